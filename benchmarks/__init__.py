@@ -1,0 +1,1 @@
+"""The shared benchmark of partially adaptive optimizers; run it with ``python -m benchmarks``."""

@@ -1,0 +1,1 @@
+"""How the one arithmetic is run: per tensor, on lists of tensors, differentiably."""

@@ -1,0 +1,324 @@
+"""The base class of the family: param groups, state and the step, for any estimator and any momentum rule."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _default_to_fused_or_foreach, _get_scalar_dtype
+
+from partial_adaptive.components import Selectable
+from partial_adaptive.estimators import Estimator
+from partial_adaptive.execution.functional import Functional
+from partial_adaptive.execution.staging import stage
+from partial_adaptive.execution.tensor_list import TensorList
+from partial_adaptive.hyperparameters import complete, validate
+from partial_adaptive.momentum import Gradient, Momentum
+from partial_adaptive.rule import Rule
+
+__all__ = ["PartialAdaptiveOptimizer"]
+
+Bucket = tuple[dict[str, Any], Rule, list[Tensor]]
+_START = "estimator_start"  # in the state only where the estimator's buffers are younger than the parameter's steps
+
+
+class PartialAdaptiveOptimizer(Optimizer):
+    r"""The partially adaptive optimizer with any second-moment estimator and any momentum rule.
+
+    For a parameter θ with gradient g at its own step t::
+
+        g ← −g                      if maximize
+        g ← g + λθ                  weight decay (θ ← (1 − αλ)θ instead if decoupled_weight_decay)
+        n ← momentum(g)             the numerator
+        s ← estimator(g)            a scale in units of |g|, its ε inside
+        θ ← θ − α·n/s^(2p)          p = partial
+
+    Args:
+        params: tensors, (name, tensor) pairs or dicts that define param groups, as for every `torch.optim.Optimizer`.
+        defaults: the hyperparameters: `lr`, what the estimator and the momentum rule read, and any of `partial`
+            (default 1/8), `weight_decay`, `decoupled_weight_decay`, `maximize`, `foreach`, `capturable`,
+            `differentiable` and `state_dtype`. All can be set per param group and changed during training.
+        estimator: gives s.
+        momentum: gives n; the gradient itself by default.
+
+    Raises:
+        TypeError: for a hyperparameter that is unknown, missing, or of the wrong type.
+        ValueError: for one that is out of range.
+
+    Example:
+        >>> import torch
+        >>> from partial_adaptive import PartialAdaptiveOptimizer
+        >>> from partial_adaptive.estimators import AmsgradMax
+        >>> from partial_adaptive.momentum import ExpAvg
+        >>> weight = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = PartialAdaptiveOptimizer([weight], {"lr": 0.1}, estimator=AmsgradMax(), momentum=ExpAvg())
+        >>> weight.sum().backward()
+        >>> optimizer.step()
+        >>> weight.data
+        tensor([0.9000, 0.9000, 0.9000])
+
+    Chen, Gu: Padam: Closing the Generalization Gap of Adaptive Gradient Methods in Training Deep Neural Networks.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        defaults: Mapping[str, Any],
+        *,
+        estimator: Selectable[Estimator],
+        momentum: Selectable[Momentum] | None = None,
+    ) -> None:
+        self._estimator = estimator
+        self._momentum = momentum if momentum is not None else Gradient()
+        needed = (*self._momentum.hyperparameters, *self._estimator.hyperparameters)
+        complete_defaults = complete(defaults, needed, type(self).__name__)
+        validate(complete_defaults, type(self).__name__)
+        super().__init__(params, complete_defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a param group; see `torch.optim.Optimizer.add_param_group`. Raises before anything is added."""
+        if isinstance(param_group, dict):
+            validate(self.defaults | param_group, type(self).__name__)
+        super().add_param_group(param_group)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step for every parameter that has a gradient.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            ValueError, RuntimeError: where a hyperparameter or a gradient is not allowed, before any parameter changes.
+        """
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            buckets = [bucket for group in self.param_groups for bucket in self._buckets(group)]
+            for group, rule, params in buckets:
+                self._update(group, rule, params)
+        return loss
+
+    def scale_of(self, param: Tensor) -> Tensor | None:
+        """The scale s by which `step` would now divide the numerator of a parameter (its power s^(2p), precisely).
+
+        Nothing is changed. None where p = 0 or the parameter has no gradient.
+
+        Args:
+            param: one of the optimizer's parameters.
+
+        Returns:
+            A tensor of the parameter's shape (complex ones as real pairs), or None.
+
+        Raises:
+            ValueError: where the tensor is not one of the optimizer's parameters.
+        """
+        for group in self.param_groups:
+            if any(param is candidate for candidate in group["params"]):
+                break
+        else:
+            raise ValueError(
+                f"param must be one of the optimizer's parameters, got a tensor of shape {tuple(param.shape)}"
+            )
+        rule = self._rule(group)
+        if rule.estimator is None or param.grad is None:
+            return None
+        with torch.no_grad():
+            self._initialize(param, group, rule)
+            state = {name: value.clone() for name, value in self.state[param].items()}
+            buffers = [state[name] for name in rule.buffers]
+            staged = stage(param, param.grad.to_dense(), buffers, group["state_dtype"])
+            state |= zip(rule.buffers, staged.buffers, strict=True)
+            state["step"] += 1
+            hyper = rule.hyper(group, *_counts([state], group))
+            return rule.fraction(staged.param, staged.grad, hyper, state)[1]
+
+    def _rule(self, group: Mapping[str, Any]) -> Rule:
+        partial = group["partial"]
+        if isinstance(partial, Tensor) and not (group["capturable"] or group["differentiable"]):
+            partial = partial.item()
+        unscaled = not isinstance(partial, Tensor) and partial == 0
+        return Rule(self._momentum.select(group), None if unscaled else self._estimator.select(group))
+
+    def _buckets(self, group: dict[str, Any]) -> list[Bucket]:
+        """The parameters of a group in lists that can be updated together: they agree on all that the update needs."""
+        params = [param for param in group["params"] if param.grad is not None]
+        rule = self._rule(group)
+        self._check(group, rule, params)
+        foreach = group["foreach"]
+        if foreach is None:
+            foreach = _default_to_fused_or_foreach(params, group["differentiable"])[1]
+        buckets: dict[Hashable, list[Tensor]] = {}
+        for param in params:
+            state = self._initialize(param, group, rule)
+            key: Hashable = id(param)
+            if foreach:
+                counts = () if group["capturable"] else (_START, "step", *rule.momentum.scalars)
+                values = [state[name].item() if name in state else None for name in counts]
+                key = (type(param), param.device, param.dtype, *values)
+            buckets.setdefault(key, []).append(param)
+        return [(group, rule, bucket) for bucket in buckets.values()]
+
+    def _check(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
+        owner = type(self).__name__
+        validate(group, owner, wait=False)
+        if not group["capturable"] and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"{owner}: a CUDA graph can capture step() only with capturable=True, got capturable=False"
+            )
+        if not any(param.grad.is_sparse for param in params if param.grad is not None):
+            return
+        obstacle = (
+            "weight_decay"
+            if group["weight_decay"] != 0
+            else "differentiable"
+            if group["differentiable"]
+            else f"momentum {type(rule.momentum).__name__}"
+            if rule.momentum.buffers
+            else f"estimator {type(rule.estimator).__name__}"
+            if rule.estimator and not rule.estimator.sparse
+            else None
+        )
+        if obstacle:
+            raise RuntimeError(
+                f"{owner} does not support sparse gradients with {obstacle}, which changes coordinates that have none; "
+                "use dense gradients (sparse=False), or PartialAdagrad without weight decay"
+            )
+
+    def _initialize(self, param: Tensor, group: Mapping[str, Any], rule: Rule) -> dict[str, Tensor]:
+        """The state of a parameter, with what the rule needs and was not there yet."""
+        state: dict[str, Tensor] = self.state[param]
+        scalars = {"step": 0.0, **rule.momentum.scalars}
+        if all(name in state for name in (*scalars, *rule.buffers)):
+            return state
+        own = rule.estimator.buffers if rule.estimator else ()
+        if own and not any(name in state for name in own) and "step" in state and state["step"].item() > 0:
+            state[_START] = state["step"].clone()
+        for name in scalars.keys() - state.keys():
+            device = param.device if group["capturable"] else torch.device("cpu")
+            state[name] = torch.full((), scalars[name], dtype=_get_scalar_dtype(), device=device)
+        for name in rule.buffers:
+            if name not in state:
+                state[name] = torch.zeros_like(
+                    param, dtype=_state_dtype(param, group), memory_format=torch.preserve_format
+                )
+                _real(state[name]).fill_(rule.initial(name, group))
+        return state
+
+    def _update(self, group: dict[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
+        states = [self.state[param] for param in params]
+        torch._foreach_add_([state["step"] for state in states], 1)
+        rows = [
+            stage(param, cast(Tensor, param.grad), [state[name] for name in rule.buffers], group["state_dtype"])
+            for param, state in zip(params, states, strict=True)
+        ]
+        lift = Functional.lift if group["differentiable"] else TensorList.lift
+        param = lift([row.param for row in rows])
+        grad = lift([row.grad for row in rows])
+        buffers = {name: lift([row.buffers[i] for row in rows]) for i, name in enumerate(rule.buffers)}
+        scalars = {name: TensorList.lift([state[name] for state in states]) for name in rule.momentum.scalars}
+        rule.update(param, grad, rule.hyper(group, *_counts(states, group)), buffers | scalars)
+        if group["differentiable"]:
+            rows[0].param.copy_(param.value)
+            for name, buffer in buffers.items():
+                states[0][name] = torch.view_as_complex(buffer.value) if states[0][name].is_complex() else buffer.value
+        for row in rows:
+            if row.land is not None:
+                row.land()
+
+    # -- state from elsewhere
+
+    def warm_start(self, source: Optimizer) -> None:
+        """Take over the moments and step counts of an optimizer that has been training the same parameters.
+
+        Hyperparameters stay this optimizer's own: that is how one switches from Adam to Padam in mid-training. State
+        that the source does not have starts afresh, with its own bias correction.
+
+        Args:
+            source: holds state for parameters of this optimizer, under the names of torch.optim.
+
+        Raises:
+            ValueError: where the source has no state that this optimizer could use.
+
+        Example:
+            >>> import torch
+            >>> from partial_adaptive import Padam
+            >>> weight = torch.nn.Parameter(torch.ones(3))
+            >>> adam = torch.optim.Adam([weight])
+            >>> weight.sum().backward()
+            >>> adam.step()
+            >>> padam = Padam([weight], lr=0.1)
+            >>> padam.warm_start(adam)
+            >>> padam.state[weight]["step"], padam.param_groups[0]["lr"]
+            (tensor(1.), 0.1)
+        """
+        taken = 0
+        for group in self.param_groups:
+            rule = self._rule(group)
+            for param in group["params"]:
+                theirs = source.state.get(param, {})
+                names = {"step", _START, *rule.momentum.scalars, *rule.buffers} & theirs.keys()
+                if not names - {"step"}:
+                    continue
+                self.state[param] = {name: _placed(name, theirs[name], param, group, rule) for name in names}
+                taken += 1
+        if not taken:
+            raise ValueError(
+                f"source must hold state that {type(self).__name__} can use for parameters of this optimizer, "
+                f"got {type(source).__name__} with {len(source.state)} parameters' state"
+            )
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Load a checkpoint of this class, or of the torch.optim optimizer that it generalizes.
+
+        Hyperparameters come from the checkpoint, and where it has none (`partial`, in torch's) stay as they are here.
+        State keeps its own dtype if `state_dtype` says so.
+        """
+        saved: StateDict = {}
+        with self.register_load_state_dict_pre_hook(lambda _, checkpoint: saved.update(checkpoint)):
+            super().load_state_dict(state_dict)
+        # torch casts state to the parameter's dtype, which would lose what a wider state_dtype has kept.
+        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=True):
+            rule = self._rule(group)
+            for param, key in zip(group["params"], saved_group["params"], strict=True):
+                if key in saved["state"]:
+                    self.state[param] = {
+                        name: _placed(name, value, param, group, rule) for name, value in saved["state"][key].items()
+                    }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_estimator": self._estimator, "_momentum": self._momentum}
+
+
+def _counts(states: Sequence[Mapping[str, Tensor]], group: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The steps that the parameters of a bucket and their estimators' state have taken."""
+    step = TensorList.lift([state["step"] for state in states])
+    age = TensorList.lift([state["step"] - state[_START] if _START in state else state["step"] for state in states])
+    return (step, age) if group["capturable"] else (step.item(), age.item())
+
+
+def _placed(name: str, value: Any, param: Tensor, group: Mapping[str, Any], rule: Rule) -> Any:
+    """A copy of a state entry where and as this parameter keeps it."""
+    value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else _get_scalar_dtype())
+    if value.ndim == 0 and name in ("step", _START, *rule.momentum.scalars):
+        return value.to(param.device if group["capturable"] else "cpu", copy=True)
+    return value.to(param.device, _state_dtype(param, group), copy=True)
+
+
+def _state_dtype(param: Tensor, group: Mapping[str, Any]) -> torch.dtype:
+    dtype: torch.dtype = group["state_dtype"] or param.dtype
+    return dtype.to_complex() if param.is_complex() else dtype
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

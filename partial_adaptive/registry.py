@@ -1,0 +1,119 @@
+"""The family as data: what the documentation, the tests and the benchmark are multiplied out from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch.optim.optimizer import Optimizer, ParamsT
+
+from partial_adaptive import extensions, variants
+from partial_adaptive.hyperparameters import nearest
+from partial_adaptive.optimizer import PartialAdaptiveOptimizer
+
+
+@dataclass(frozen=True)
+class Member:
+    """One optimizer of the family.
+
+    Args:
+        name: what `create` knows it by.
+        cls: its class.
+        formula: its scale s in θ ← θ − α·n/s^(2p).
+        counterpart: the torch.optim class that it equals at p = 1/2, if there is one.
+        counterpart_options: the keyword arguments with which the counterpart does.
+    """
+
+    name: str
+    cls: type[PartialAdaptiveOptimizer]
+    formula: str
+    counterpart: type[Optimizer] | None = None
+    counterpart_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def description(self) -> str:
+        """One line, from its docstring."""
+        return (self.cls.__doc__ or "").partition("\n")[0]
+
+    @property
+    def reference(self) -> str:
+        """The publication, as its docstring cites it."""
+        text, _, _ = (self.cls.__doc__ or "").partition("\n\nArgs:")
+        return text.strip().splitlines()[-1].strip()
+
+
+_MEMBERS = (
+    Member(
+        "padam",
+        variants.Padam,
+        "√(v̂/c₂)+ε, v̂ the running maximum of v",
+        torch.optim.Adam,
+        {"amsgrad": True},
+    ),
+    Member(
+        "partial_adam",
+        variants.PartialAdam,
+        "√(v/c₂)+ε, v an average of g²",
+        torch.optim.Adam,
+    ),
+    Member(
+        "partial_nadam",
+        variants.PartialNAdam,
+        "√(v/c₂)+ε, v an average of g²",
+        torch.optim.NAdam,
+    ),
+    Member(
+        "partial_rmsprop",
+        variants.PartialRMSprop,
+        "√v+ε, centered √(v−ḡ²)+ε",
+        torch.optim.RMSprop,
+    ),
+    Member(
+        "partial_adagrad",
+        variants.PartialAdagrad,
+        "√S+ε, S the sum of g²",
+        torch.optim.Adagrad,
+    ),
+    Member(
+        "partial_adamax",
+        variants.PartialAdaMax,
+        "u = max(β₂u, |g|+ε)",
+        torch.optim.Adamax,
+    ),
+    Member(
+        "partial_adadelta",
+        variants.PartialAdadelta,
+        "√((v+ε)/(d+ε)), d an average of the squared direction",
+        torch.optim.Adadelta,
+    ),
+    Member(
+        "partial_adabelief",
+        extensions.PartialAdaBelief,
+        "√(v/c₂)+ε, v an average of (g−m)²",
+    ),
+    Member("partial_yogi", extensions.PartialYogi, "√(v/c₂)+ε, v moved by at most (1−β₂)g²"),
+)
+
+MEMBERS: Mapping[str, Member] = MappingProxyType({member.name: member for member in _MEMBERS})
+
+
+def create(name: str, params: ParamsT, **hyper: Any) -> PartialAdaptiveOptimizer:
+    """Make a member of the family by name.
+
+    Args:
+        name: a key of `MEMBERS`.
+        params: as for every `torch.optim.Optimizer`.
+        **hyper: the arguments of the member's class.
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: for an unknown argument.
+
+    Example:
+        >>> create("padam", [torch.nn.Parameter(torch.ones(3))], lr=0.1, partial=1 / 8).defaults["partial"]
+        0.125
+    """
+    if name not in MEMBERS:
+        raise ValueError(f"name must be one of {', '.join(MEMBERS)}, got {name!r}{nearest(name, MEMBERS)}")
+    return MEMBERS[name].cls(params, **hyper)
