@@ -74,6 +74,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgVar(), momentum=ExpAvg())
@@ -111,6 +112,7 @@ class PartialYogi(PartialAdaptiveOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=YogiSq(), momentum=ExpAvg())

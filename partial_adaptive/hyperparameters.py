@@ -104,6 +104,12 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
         _is(bool, type(None)),
         None,
     ),
+    "fused": Hyperparameter(
+        "update all tensors in one kernel, compiled from the rule at the first step",
+        "True, False or None",
+        _is(bool, type(None)),
+        None,
+    ),
     "capturable": Hyperparameter(
         "never wait for a value on the device (CUDA graphs)", "True or False", _is(bool), False
     ),
@@ -123,6 +129,7 @@ COMMON = (
     "decoupled_weight_decay",
     "maximize",
     "foreach",
+    "fused",
     "capturable",
     "differentiable",
     "state_dtype",
@@ -131,7 +138,8 @@ COMMON = (
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The end of an error message: what may have been meant instead of `name`, if anything is close."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    known = list(names)
+    close = [other for other in known if other.endswith(f"_{name}")] or difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -164,7 +172,7 @@ def validate(group: Mapping[str, Any], owner: str, *, wait: bool = True) -> None
         TypeError: where it is not of the right type at all.
     """
     for name, value in group.items():
-        if isinstance(value, Tensor) and not wait:
+        if not wait and any(isinstance(v, Tensor) and not v.is_cpu for v in _elements(value)):
             continue
         entry = HYPERPARAMETERS.get(name)
         if entry is None:
@@ -173,8 +181,13 @@ def validate(group: Mapping[str, Any], owner: str, *, wait: bool = True) -> None
         elif not entry.accepts(value):
             error = TypeError if isinstance(value, str) and name != "bias_correction" else ValueError
             raise error(f"{owner}: {name} must be {entry.allowed}, got {value!r}")
-    if group["foreach"] and group["differentiable"]:
-        raise ValueError(f"{owner}: foreach=True excludes differentiable=True: foreach kernels have no derivative")
+    for mode, other in (("foreach", "differentiable"), ("fused", "differentiable"), ("fused", "foreach")):
+        if group[mode] and group[other]:
+            raise ValueError(f"{owner}: {mode}=True excludes {other}=True, got both")
+
+
+def _elements(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, tuple | list) else (value,)
 
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,12 +253,14 @@ class Hyper:
             raise AttributeError(f"no hyperparameter {name!r} in the param group; it has {known}") from None
 
     def _number(self, value: Any) -> Any:
-        return value.item() if isinstance(value, Tensor) and not self._keep_tensors else value
+        if not isinstance(value, Tensor):
+            return value
+        return value.reshape(()) if self._keep_tensors else value.item()
 
     def _bias(self, decay: str, step: Any) -> Any:
         rate = getattr(self, decay)
         if isinstance(step, float):
             return 1 - rate**step
         # 1 − βᵗ would lose most of its digits in a float32 step tensor.
-        log = rate.log() if isinstance(rate, Tensor) else math.log(rate) if rate > 0 else -math.inf
+        log = (math.log(rate) if rate > 0 else -math.inf) if isinstance(rate, int | float) else rate.log()
         return -(step * log).expm1()

@@ -1,5 +1,6 @@
 """The base class of the family: param groups, state and the step, for any estimator and any momentum rule."""
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,16 +11,16 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _default_to_fus
 from partial_adaptive.components import Selectable
 from partial_adaptive.estimators import Estimator
 from partial_adaptive.execution.functional import Functional
+from partial_adaptive.execution.fused import BACKENDS, Fused
 from partial_adaptive.execution.staging import stage
 from partial_adaptive.execution.tensor_list import TensorList
 from partial_adaptive.hyperparameters import complete, validate
 from partial_adaptive.momentum import Gradient, Momentum
-from partial_adaptive.rule import Rule
+from partial_adaptive.rule import AGE, START, STEP, Rule
 
 __all__ = ["PartialAdaptiveOptimizer"]
 
 Bucket = tuple[dict[str, Any], Rule, list[Tensor]]
-_START = "estimator_start"  # in the state only where the estimator's buffers are younger than the parameter's steps
 
 
 class PartialAdaptiveOptimizer(Optimizer):
@@ -36,7 +37,7 @@ class PartialAdaptiveOptimizer(Optimizer):
     Args:
         params: tensors, (name, tensor) pairs or dicts that define param groups, as for every `torch.optim.Optimizer`.
         defaults: the hyperparameters: `lr`, what the estimator and the momentum rule read, and any of `partial`
-            (default 1/8), `weight_decay`, `decoupled_weight_decay`, `maximize`, `foreach`, `capturable`,
+            (default 1/8), `weight_decay`, `decoupled_weight_decay`, `maximize`, `foreach`, `fused`, `capturable`,
             `differentiable` and `state_dtype`. All can be set per param group and changed during training.
         estimator: gives s.
         momentum: gives n; the gradient itself by default.
@@ -70,6 +71,7 @@ class PartialAdaptiveOptimizer(Optimizer):
     ) -> None:
         self._estimator = estimator
         self._momentum = momentum if momentum is not None else Gradient()
+        self._fused = Fused()
         needed = (*self._momentum.hyperparameters, *self._estimator.hyperparameters)
         complete_defaults = complete(defaults, needed, type(self).__name__)
         validate(complete_defaults, type(self).__name__)
@@ -98,9 +100,11 @@ class PartialAdaptiveOptimizer(Optimizer):
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
-            buckets = [bucket for group in self.param_groups for bucket in self._buckets(group)]
-            for group, rule, params in buckets:
-                self._update(group, rule, params)
+            for group in self.param_groups:
+                validate(group, type(self).__name__, wait=False)
+            updates = [update for i, group in enumerate(self.param_groups) for update in self._updates(i, group)]
+            for update in updates:
+                update()
         return loss
 
     def scale_of(self, param: Tensor) -> Tensor | None:
@@ -133,43 +137,68 @@ class PartialAdaptiveOptimizer(Optimizer):
             buffers = [state[name] for name in rule.buffers]
             staged = stage(param, param.grad.to_dense(), buffers, group["state_dtype"])
             state |= zip(rule.buffers, staged.buffers, strict=True)
-            state["step"] += 1
+            state[STEP] += 1
             hyper = rule.hyper(group, *_counts([state], group))
             return rule.fraction(staged.param, staged.grad, hyper, state)[1]
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether `torch.amp.GradScaler` may leave unscaling to `step`, by giving it `grad_scale` and `found_inf`."""
+        return all(group["fused"] for group in self.param_groups)
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         partial = group["partial"]
         if isinstance(partial, Tensor) and not (group["capturable"] or group["differentiable"]):
             partial = partial.item()
         unscaled = not isinstance(partial, Tensor) and partial == 0
-        return Rule(self._momentum.select(group), None if unscaled else self._estimator.select(group))
+        estimator = self._estimator.select(group)
+        return Rule(self._momentum.select(group), None if unscaled else estimator, estimator.decay)
 
-    def _buckets(self, group: dict[str, Any]) -> list[Bucket]:
-        """The parameters of a group in lists that can be updated together: they agree on all that the update needs."""
-        params = [param for param in group["params"] if param.grad is not None]
+    def _updates(self, index: int, group: dict[str, Any]) -> list[Callable[[], None]]:
+        """What a step has to do for a group, checked and ready: nothing can fail once the first of them has run."""
         rule = self._rule(group)
-        self._check(group, rule, params)
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        launches = self._fused.recall(index, rule, group, scaled=scale is not None) if group["fused"] else None
+        if launches is None:
+            params = [param for param in group["params"] if param.grad is not None]
+            self._check(group, rule, params)
+            buckets = self._buckets(group, rule, params)
+            if not group["fused"]:
+                return [functools.partial(self._update, group, rule, bucket) for bucket in buckets]
+            launches = self._fused.prepare(index, rule, group, buckets, self.state, scaled=scale is not None)
+        return [functools.partial(launch.run, group, scale, found_inf) for launch in launches]
+
+    def _buckets(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The parameters in lists that can be updated together: they agree on all that the update depends on."""
         foreach = group["foreach"]
-        if foreach is None:
-            foreach = _default_to_fused_or_foreach(params, group["differentiable"])[1]
+        if foreach is None and not group["fused"]:
+            foreach = _default_to_fused_or_foreach(list(params), group["differentiable"])[1]
         buckets: dict[Hashable, list[Tensor]] = {}
         for param in params:
             state = self._initialize(param, group, rule)
             key: Hashable = id(param)
-            if foreach:
-                counts = () if group["capturable"] else (_START, "step", *rule.momentum.scalars)
+            if group["fused"]:
+                key = (param.device, param.dtype, cast(Tensor, param.grad).dtype, state[STEP].dtype)
+            elif foreach:
+                counts = () if group["capturable"] else (START, STEP, *rule.momentum.scalars)
                 values = [state[name].item() if name in state else None for name in counts]
                 key = (type(param), param.device, param.dtype, *values)
             buckets.setdefault(key, []).append(param)
-        return [(group, rule, bucket) for bucket in buckets.values()]
+        return list(buckets.values())
 
     def _check(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
         owner = type(self).__name__
-        validate(group, owner, wait=False)
         if not group["capturable"] and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(
                 f"{owner}: a CUDA graph can capture step() only with capturable=True, got capturable=False"
             )
+        if group["fused"]:
+            for param in params:
+                if param.device.type not in BACKENDS or param.dtype.to_real() not in BACKENDS[param.device.type].TYPES:
+                    raise RuntimeError(
+                        f"{owner}: fused=True needs floating-point or complex parameters on {' or '.join(BACKENDS)}, "
+                        f"got {param.dtype} on {param.device.type}; use foreach=True"
+                    )
         if not any(param.grad.is_sparse for param in params if param.grad is not None):
             return
         obstacle = (
@@ -192,12 +221,17 @@ class PartialAdaptiveOptimizer(Optimizer):
     def _initialize(self, param: Tensor, group: Mapping[str, Any], rule: Rule) -> dict[str, Tensor]:
         """The state of a parameter, with what the rule needs and was not there yet."""
         state: dict[str, Tensor] = self.state[param]
-        scalars = {"step": 0.0, **rule.momentum.scalars}
+        scalars = {STEP: 0.0, **rule.momentum.scalars}
+        if rule.estimator is None and AGE not in state:
+            if any(name in state for name in self._estimator.select(group).buffers):
+                state[AGE] = state[STEP] - state.pop(START, 0)
+        elif rule.estimator is not None and AGE in state:
+            state[START] = state[STEP] - state.pop(AGE)
         if all(name in state for name in (*scalars, *rule.buffers)):
             return state
         own = rule.estimator.buffers if rule.estimator else ()
-        if own and not any(name in state for name in own) and "step" in state and state["step"].item() > 0:
-            state[_START] = state["step"].clone()
+        if own and not any(name in state for name in own) and STEP in state and state[STEP].item() > 0:
+            state[START] = state[STEP].clone()
         for name in scalars.keys() - state.keys():
             device = param.device if group["capturable"] else torch.device("cpu")
             state[name] = torch.full((), scalars[name], dtype=_get_scalar_dtype(), device=device)
@@ -211,7 +245,7 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     def _update(self, group: dict[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
         states = [self.state[param] for param in params]
-        torch._foreach_add_([state["step"] for state in states], 1)
+        torch._foreach_add_([state[STEP] for state in states], 1)
         rows = [
             stage(param, cast(Tensor, param.grad), [state[name] for name in rule.buffers], group["state_dtype"])
             for param, state in zip(params, states, strict=True)
@@ -261,8 +295,8 @@ class PartialAdaptiveOptimizer(Optimizer):
             rule = self._rule(group)
             for param in group["params"]:
                 theirs = source.state.get(param, {})
-                names = {"step", _START, *rule.momentum.scalars, *rule.buffers} & theirs.keys()
-                if not names - {"step"}:
+                names = {STEP, START, AGE, *rule.momentum.scalars, *rule.buffers} & theirs.keys()
+                if not names - {STEP}:
                     continue
                 self.state[param] = {name: _placed(name, theirs[name], param, group, rule) for name in names}
                 taken += 1
@@ -279,10 +313,12 @@ class PartialAdaptiveOptimizer(Optimizer):
         State keeps its own dtype if `state_dtype` says so.
         """
         saved: StateDict = {}
+        own = [dict(group) for group in self.param_groups]
         with self.register_load_state_dict_pre_hook(lambda _, checkpoint: saved.update(checkpoint)):
             super().load_state_dict(state_dict)
         # torch casts state to the parameter's dtype, which would lose what a wider state_dtype has kept.
-        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=True):
+        for group, before, saved_group in zip(self.param_groups, own, saved["param_groups"], strict=True):
+            group.update({name: value for name, value in before.items() if name not in saved_group})
             rule = self._rule(group)
             for param, key in zip(group["params"], saved_group["params"], strict=True):
                 if key in saved["state"]:
@@ -291,6 +327,7 @@ class PartialAdaptiveOptimizer(Optimizer):
                     }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._fused = Fused()
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():
@@ -302,15 +339,15 @@ class PartialAdaptiveOptimizer(Optimizer):
 
 def _counts(states: Sequence[Mapping[str, Tensor]], group: Mapping[str, Any]) -> tuple[Any, Any]:
     """The steps that the parameters of a bucket and their estimators' state have taken."""
-    step = TensorList.lift([state["step"] for state in states])
-    age = TensorList.lift([state["step"] - state[_START] if _START in state else state["step"] for state in states])
+    step = TensorList.lift([state[STEP] for state in states])
+    age = TensorList.lift([state[STEP] - state[START] if START in state else state[STEP] for state in states])
     return (step, age) if group["capturable"] else (step.item(), age.item())
 
 
 def _placed(name: str, value: Any, param: Tensor, group: Mapping[str, Any], rule: Rule) -> Any:
     """A copy of a state entry where and as this parameter keeps it."""
     value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else _get_scalar_dtype())
-    if value.ndim == 0 and name in ("step", _START, *rule.momentum.scalars):
+    if value.ndim == 0 and name in (STEP, START, AGE, *rule.momentum.scalars):
         return value.to(param.device if group["capturable"] else "cpu", copy=True)
     return value.to(param.device, _state_dtype(param, group), copy=True)
 

@@ -1,11 +1,13 @@
 """s^(2p), the one place where the exponent meets the scale."""
 
+from typing import Any
+
 from torch import Tensor
 
 _LONGEST_LADDER = 6
 
 
-def power(scale: Tensor, exponent: float | Tensor) -> Tensor:
+def power(scale: Tensor, exponent: Any) -> Tensor:
     """Raise `scale` to `exponent`, overwriting `scale`.
 
     A dyadic exponent needs no `pow`: s^(k/2ⁿ) is a product of repeated square roots, several times cheaper and
@@ -13,14 +15,14 @@ def power(scale: Tensor, exponent: float | Tensor) -> Tensor:
 
     Args:
         scale: non-negative, any shape.
-        exponent: 2p, in (0, 1]. A 0-dim tensor goes through `pow`, so that nothing waits for its value.
+        exponent: 2p, in (0, 1]. What isn't a number (a 0-dim tensor) goes through `pow`: nothing waits for its value.
 
     Example:
         >>> import torch
         >>> power(torch.tensor([16.0, 81.0]), 1 / 4)
         tensor([2., 3.])
     """
-    digits = None if isinstance(exponent, Tensor) else _binary_digits(exponent)
+    digits = _binary_digits(exponent) if isinstance(exponent, float | int) else None
     if digits is None:
         return scale.pow_(exponent)
     product, root = None, scale
@@ -29,6 +31,11 @@ def power(scale: Tensor, exponent: float | Tensor) -> Tensor:
         if digit:
             product = root if product is None else product.mul_(root)
     return scale if product is None else product
+
+
+def is_dyadic(exponent: float) -> bool:
+    """Whether `power` takes square roots for this exponent."""
+    return _binary_digits(exponent) is not None
 
 
 def _binary_digits(fraction: float) -> list[bool] | None:

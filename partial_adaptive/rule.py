@@ -11,6 +11,10 @@ from partial_adaptive.hyperparameters import Hyper
 from partial_adaptive.momentum import Momentum
 from partial_adaptive.power import power
 
+STEP = "step"  # how many steps a parameter has taken, in its state
+START = "estimator_start"  # how many of them before the estimator's buffers began; absent where they always were there
+AGE = "estimator_age"  # how many steps the estimator has taken, while it rests because p is 0
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -19,10 +23,12 @@ class Rule:
     Args:
         momentum: gives n.
         estimator: gives s; None where p = 0, which never looks at it.
+        estimator_decay: the estimator's `decay`, on which the authors' bias correction depends even where p = 0.
     """
 
     momentum: Momentum
     estimator: Estimator | None
+    estimator_decay: str | None = None
 
     @property
     def buffers(self) -> tuple[str, ...]:
@@ -37,7 +43,7 @@ class Rule:
 
     def hyper(self, group: Mapping[str, Any], step: Any, age: Any) -> Hyper:
         """The numbers of a step; see `Hyper` for the arguments."""
-        return Hyper(group, step, age, self.momentum.decay, self.estimator.decay if self.estimator else None)
+        return Hyper(group, step, age, self.momentum.decay, self.estimator_decay)
 
     def fraction(
         self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Tensor]

@@ -56,6 +56,7 @@ class Padam(PartialAdaptiveOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
@@ -96,6 +97,7 @@ class PartialAdam(PartialAdaptiveOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgSq(), momentum=ExpAvg())
@@ -135,6 +137,7 @@ class PartialNAdam(PartialAdaptiveOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgSq(), momentum=NesterovExpAvg())
@@ -174,6 +177,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer):
         *,
         partial: float | Tensor = 1 / 8,
         decoupled_weight_decay: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
@@ -219,6 +223,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
@@ -259,6 +264,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpInf(), momentum=ExpAvg())
@@ -296,6 +302,7 @@ class PartialAdadelta(PartialAdaptiveOptimizer):
         capturable: bool = False,
         maximize: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=DeltaRatio(), momentum=Gradient())

@@ -1,5 +1,6 @@
 """What stands in for a tensor when the arithmetic of one tensor is run some other way."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -51,3 +52,6 @@ class Lifted(ABC):
 
     def __pow__(self, exponent: Any) -> Self:
         return self._call("pow", exponent)
+
+    def __rpow__(self, base: float) -> Self:
+        return self._call("mul", math.log(base))._call("exp")

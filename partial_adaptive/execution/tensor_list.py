@@ -38,7 +38,7 @@ class TensorList(Lifted):
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Self:
         if method in ("clamp", "clamp_"):
-            return self._clamp(method.removeprefix("clamp"), **kwargs)
+            return self._clamp(method.removeprefix("clamp"), *args, **kwargs)
         operation = method.removesuffix("_")
         foreach = getattr(torch, f"_foreach_{method}", None)
         if foreach is None:
@@ -47,10 +47,11 @@ class TensorList(Lifted):
             results = foreach(self.tensors, *(self._spread(arg, operation) for arg in args), **kwargs)
         return self if method != operation else type(self)(results)
 
-    def _clamp(self, suffix: str, **bounds: Any) -> Self:
+    def _clamp(self, suffix: str, min: Any = None, max: Any = None) -> Self:
         result = self
-        for bound, value in bounds.items():
-            result = result._call(f"clamp_{bound}{suffix}", value)
+        for bound, value in (("min", min), ("max", max)):
+            if value is not None:
+                result = result._call(f"clamp_{bound}{suffix}", value)
         return result
 
     def _spread(self, arg: Any, operation: str) -> Any:

@@ -1,0 +1,202 @@
+"""Fused on CUDA: a program as two Triton kernels, one for the numbers of each tensor and one for all elements."""
+
+import hashlib
+import importlib.util
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partial_adaptive.execution.emit import cache_directory, generate, opmath
+from partial_adaptive.execution.trace import Program, values
+
+TYPES = {
+    torch.float32: "tl.float32",
+    torch.float64: "tl.float64",
+    torch.bfloat16: "tl.bfloat16",
+    torch.float16: "tl.float16",
+}
+
+_BLOCK = 1024  # elements a program of the second kernel updates
+_TENSORS = 128  # tensors a program of the first kernel prepares
+_OPERATIONS = {
+    "add": "{} + {}",
+    "sub": "{} - {}",
+    "mul": "{} * {}",
+    "div": "{} / {}",
+    "neg": "-{}",
+    "abs": "tl.abs({})",
+    "sign": "({0} > 0).to({0}.dtype) - ({0} < 0).to({0}.dtype)",
+    "sqrt": "tl.sqrt({})",
+    "exp": "tl.exp({})",
+    "log": "tl.log({})",
+    "expm1": "tl.where(tl.abs({0}) < 1e-2, {0} * (1 + {0} / 2 * (1 + {0} / 3 * (1 + {0} / 4))), tl.exp({0}) - 1)",
+    "pow": "tl.where({1} == 0, 1.0, tl.exp2({1} * tl.log2({0})))",
+    "max": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
+    "min": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
+}
+_SOURCE = Path(__file__).with_name("kernel.triton.in").read_text()
+
+
+class Table:
+    """Where the tensors are, in memory of the device: addresses, and the tensor that each block of elements is of.
+
+    Args:
+        rows: the tensors, in the order of the program's elements and scalars.
+        elements: how many of the rows are of the parameters' shapes.
+        coefficients: how many numbers are prepared for each parameter.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[Tensor]], elements: int, coefficients: int) -> None:
+        params = rows[0]
+        self.device = params[0].device
+        self.count = len(params)
+        blocks = [(t, start) for t, param in enumerate(params) for start in range(0, param.numel(), _BLOCK)]
+        self.owners = self.upload([t for t, _ in blocks])
+        self.starts = self.upload([start for _, start in blocks])
+        self.sizes = self.upload([param.numel() for param in params])
+        self.addresses = self.upload([tensor.data_ptr() for row in rows for tensor in row])
+        self.aligned = all(tensor.data_ptr() % 16 == 0 for row in rows[:elements] for tensor in row)
+        self.coefficients = torch.empty(self.count * coefficients, dtype=torch.float64, device=self.device)
+        self.grads: list[int] = []
+        self.grad_addresses = self.sizes.clone()
+        self.numbers: list[float] = []
+        self.number_values = torch.empty(0, dtype=torch.float64, device=self.device)
+
+    def upload(self, values: Sequence[float], dtype: torch.dtype = torch.int64) -> Tensor:
+        """The values on the device, without waiting for it."""
+        host = torch.tensor(values, dtype=dtype, pin_memory=self.device.type == "cuda")
+        return host.to(self.device, non_blocking=True)
+
+
+class Kernel:
+    """A compiled program.
+
+    Args:
+        program: what to compile.
+        dtypes: the dtype of each of its tensors, by name.
+
+    Raises:
+        RuntimeError: where Triton is not installed.
+    """
+
+    def __init__(self, program: Program, dtypes: Mapping[str, torch.dtype]) -> None:
+        self.program = program
+        self._numbers = program.numbers
+        text, self._coefficients = source(program, dtypes)
+        self._module = _load(text)
+
+    def table(self, rows: Sequence[Sequence[Tensor]]) -> Table:
+        """The table of tensors, given in the order of the program's elements and scalars."""
+        return Table(rows, len(self.program.elements), self._coefficients)
+
+    def __call__(
+        self,
+        table: Table,
+        grads: Sequence[Tensor],
+        group: Mapping[str, Any],
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> None:
+        """Take one step with these gradients, unless one of them was found to be infinite."""
+        addresses = [grad.data_ptr() for grad in grads]
+        if addresses != table.grads:
+            table.grads, table.grad_addresses = addresses, table.upload(addresses)
+        numbers = values(self._numbers, group, grad_scale)
+        constants = [0.0 if isinstance(value, Tensor) else float(value) for value in numbers]
+        if constants != table.numbers:
+            table.numbers, table.number_values = constants, table.upload(constants, torch.float64)
+        for slot, value in zip(table.number_values, numbers, strict=True):
+            if isinstance(value, Tensor):
+                slot.copy_(value.reshape(()))
+        skips = found_inf is not None
+        flag = found_inf if skips else table.number_values
+        shared = (table.number_values, table.coefficients, flag)
+        with torch.cuda.device_of(table.addresses):  # type: ignore[no-untyped-call]
+            grid = (-(-table.count // _TENSORS),)
+            self._module.prepare[grid](table.addresses, *shared, table.count, skips=skips, width=_TENSORS)
+            if len(table.owners):
+                self._module.update[(len(table.owners),)](
+                    table.addresses,
+                    table.grad_addresses,
+                    *shared,
+                    table.owners,
+                    table.starts,
+                    table.sizes,
+                    table.count,
+                    skips=skips,
+                    aligned=table.aligned and all(address % 16 == 0 for address in addresses),
+                    width=_BLOCK,
+                )
+
+
+def source(program: Program, dtypes: Mapping[str, torch.dtype]) -> tuple[str, int]:
+    """The Triton module of a program, and how many coefficients each parameter has in it."""
+    read = {
+        "element": "tl.load({} + i@mask@).to(real)",
+        "scalar": "tl.load({}, mask).to(tl.float64)",
+        "number": "tl.load(numbers + {})",
+    }
+    code = generate(
+        program,
+        _OPERATIONS,
+        read=lambda kind, name: read[kind].format(name),
+        constant=lambda value, _: repr(value),
+    )
+    count = len(code.coefficients)
+
+    def pointer(name: str, table: str = "table", mask: str = "") -> str:
+        row = "" if table == "grads" else f"{code.rows[name]} * tensors + "
+        return f"{name} = tl.load({table} + {row}t{mask}).to(tl.pointer_type({TYPES[dtypes[name]]}))"
+
+    scalars = [
+        *(pointer(name, mask=", mask") for name in program.scalars),
+        *(f"{variable} = {value}" for variable, value in code.scalars.items()),
+        *(f"tl.store(coefficients + t * {count} + {i}, {x}, mask)" for i, x in enumerate(code.coefficients)),
+        *(f"tl.store({name}, {variable}, mask)" for name, variable in code.new_scalars.items()),
+    ]
+    setup = []
+    for name in program.elements:
+        setup += [
+            pointer(name, "grads" if name == "grad" else "table") + " + start",
+            f"if aligned:\n        {name} = tl.multiple_of({name}, 16)",
+        ]
+    setup += [f"c{i} = tl.load(coefficients + t * {count} + {i}).to(real)" for i in range(count)]
+    elements = [
+        *(f"{variable} = {value}" for variable, value in code.elements.items()),
+        *(f"tl.store({name} + i, {variable}@mask@)" for name, variable in code.new_elements.items()),
+    ]
+    text = _SOURCE.replace("@real@", TYPES[opmath(program, dtypes)])
+    for mark, lines, depth, mask in (
+        ("@scalars@", scalars, 4, ""),
+        ("@setup@", setup, 4, ""),
+        ("@whole@", elements, 8, ""),
+        ("@partial@", elements, 8, ", mask=mask"),
+    ):
+        text = text.replace(mark, "\n".join(" " * depth + line.replace("@mask@", mask) for line in lines))
+    return text, count
+
+
+@cache
+def _load(text: str) -> ModuleType:
+    if importlib.util.find_spec("triton") is None:
+        raise RuntimeError(
+            "fused=True on CUDA needs Triton, which comes with torch on Linux: install triton, or use foreach=True"
+        )
+    name = f"kernel_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    path = cache_directory() / f"{name}.py"
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            file.write(text)
+        Path(file.name).replace(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

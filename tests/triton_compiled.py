@@ -1,0 +1,42 @@
+"""Compile Triton kernels for a GPU of compute capability 9.0, without one."""
+
+import inspect
+
+import torch
+import triton
+from torch.nn import Parameter
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from partial_adaptive import create
+from partial_adaptive.execution import triton as backend
+from partial_adaptive.execution.trace import trace
+
+POINTERS = {"table": "*i64", "grads": "*i64", "numbers": "*fp64", "coefficients": "*fp64", "found_inf": "*fp32"}
+POINTERS |= {"owners": "*i64", "starts": "*i64", "sizes": "*i64", "tensors": "i32"}
+MEMBERS = ("padam", "partial_nadam", "partial_adadelta")  # the dearest, one with more 0-dim state, one without momentum
+CONSTANTS = {"skips": True, "aligned": True, "width": 1024}
+
+
+def main() -> None:
+    """Compile both kernels of some members that between them use every operation."""
+    for name in MEMBERS:
+        optimizer = create(name, [Parameter(torch.ones(3))], partial=0.3, weight_decay=0.1)
+        group = optimizer.param_groups[0]
+        program = trace(optimizer._rule(group), group, scaled=True)
+        dtypes = dict.fromkeys((*program.elements, *program.scalars), torch.float32)
+        module = backend._load(backend.source(program, dtypes)[0])
+        for kernel in (module.prepare, module.update):
+            names = inspect.signature(kernel.fn).parameters
+            constants = {key: value for key, value in CONSTANTS.items() if key in names}
+            signature = {key: POINTERS.get(key, "constexpr") for key in names}
+            source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+            ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+            if kernel is module.update:
+                wide = sum(ptx.count(f"{access}.global.v4") for access in ("ld", "st"))
+                tensors = len(program.elements) + sum(node.op != "element" for node in program.elements.values())
+                assert wide >= tensors, f"{name}: {wide} 128-bit accesses for {tensors} tensors"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Run the Triton kernels of every member on the CPU; needs TRITON_INTERPRET=1 before Triton is imported."""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from partial_adaptive import MEMBERS, create
+from partial_adaptive.execution import fused, triton
+
+OPTIONS: list[dict[str, Any]] = [{}, {"partial": 0.3, "weight_decay": 0.1}]
+
+
+def train(name: str, dtype: torch.dtype, **options: Any) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    params = [Parameter(torch.randn(shape, dtype=dtype, generator=generator)) for shape in [(3,), (), (0,), (1100,)]]
+    optimizer = create(name, params, **options)
+    for _ in range(2):
+        for param in params:
+            param.grad = torch.randn(param.shape, dtype=dtype, generator=generator)
+        optimizer.step()
+    return [param.detach() for param in params]
+
+
+def main() -> None:
+    """Compare with the other modes, and check that infinite gradients are skipped."""
+    fused.BACKENDS = {"cpu": triton}
+    for name, options, dtype in itertools.product(MEMBERS, OPTIONS, (torch.float32, torch.float64)):
+        tolerance = 2e-6 if dtype == torch.float32 else 1e-8
+        for actual, expected in zip(
+            train(name, dtype, fused=True, **options), train(name, dtype, foreach=True, **options), strict=True
+        ):
+            torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    param = Parameter(torch.ones(3))
+    optimizer = create("padam", [param], fused=True)
+    for found_inf in (1.0, 0.0):
+        param.grad = torch.full((3,), 8.0)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(8.0), torch.tensor(found_inf)
+        before = param.detach().clone()
+        optimizer.step()
+        assert torch.equal(param, before) == bool(found_inf)
+    torch.testing.assert_close(param.detach(), torch.full((3,), 0.9), rtol=1e-6, atol=0)
+    assert optimizer.state[param]["step"] == 1
+
+
+if __name__ == "__main__":
+    main()
