@@ -112,7 +112,7 @@ def test_numbers_never_recompile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parameters_in_any_memory_order() -> None:
-    """Transposed, channels-last and strided parameters, and gradients laid out otherwise, are updated where they are."""
+    """Transposed, channels-last and strided parameters, whatever their gradients' layout, are updated where they are."""
 
     def odd() -> list[Parameter]:
         generator = torch.Generator().manual_seed(0)
@@ -234,7 +234,7 @@ def test_exclusive_modes(options: dict[str, bool]) -> None:
 
 
 def test_power_for_all_floats() -> None:
-    """The vectorized power is right to 1e-6 from subnormal numbers to the largest, and at 0 and infinity."""
+    """The vectorized power is right to 3e-7 from subnormal numbers to the largest, and at 0 and infinity."""
     scale = torch.cat(
         [torch.logspace(-44, 38, 4001, dtype=torch.float64).float(), torch.tensor([0.0, math.inf, math.nan])]
     )
@@ -251,9 +251,9 @@ def test_power_for_all_floats() -> None:
         optimizer = PartialAdaptiveOptimizer([param], {"lr": 1.0, "fused": True, "partial": p}, estimator=Given())
         optimizer.state[param].update(step=torch.tensor(0.0), given=scale.clone())
         optimizer.step()
-        torch.testing.assert_close(
-            -param.detach().double(), 1 / scale.double() ** (2 * p), rtol=1e-6, atol=0, equal_nan=True
-        )
+        exponent = torch.tensor(2 * p, dtype=torch.float32).item()
+        expected = (1 / scale.double() ** exponent).float()
+        torch.testing.assert_close(-param.detach(), expected, rtol=3e-7, atol=0, equal_nan=True)
 
 
 def run_script(name: str, **environment: str) -> None:

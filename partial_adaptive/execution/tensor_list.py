@@ -18,7 +18,7 @@ class TensorList(Lifted):
 
     Example:
         >>> x = TensorList([torch.tensor([4.0]), torch.tensor([9.0, 16.0])])
-        >>> x.sqrt().add_(1.0).tensors
+        >>> list(x.sqrt().add_(1.0).tensors)
         [tensor([3.]), tensor([4., 5.])]
     """
 
