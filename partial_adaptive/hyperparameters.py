@@ -172,6 +172,8 @@ def validate(group: Mapping[str, Any], owner: str, *, wait: bool = True) -> None
         TypeError: where it is not of the right type at all.
     """
     for name, value in group.items():
+        if name in ("params", "param_names"):
+            continue
         if not wait and any(isinstance(v, Tensor) and not v.is_cpu for v in _elements(value)):
             continue
         entry = HYPERPARAMETERS.get(name)

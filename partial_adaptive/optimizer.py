@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _default_to_fused_or_foreach, _get_scalar_dtype
+from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _default_to_fused_or_foreach
 
 from partial_adaptive.components import Selectable
 from partial_adaptive.estimators import Estimator
@@ -16,7 +16,8 @@ from partial_adaptive.execution.staging import stage
 from partial_adaptive.execution.tensor_list import TensorList
 from partial_adaptive.hyperparameters import complete, validate
 from partial_adaptive.momentum import Gradient, Momentum
-from partial_adaptive.rule import AGE, START, STEP, Rule
+from partial_adaptive.rule import Rule
+from partial_adaptive.state import AGE, STEP, advance, counts, initialize, placed, rest
 
 __all__ = ["PartialAdaptiveOptimizer"]
 
@@ -132,13 +133,12 @@ class PartialAdaptiveOptimizer(Optimizer):
         if rule.estimator is None or param.grad is None:
             return None
         with torch.no_grad():
-            self._initialize(param, group, rule)
-            state = {name: value.clone() for name, value in self.state[param].items()}
-            buffers = [state[name] for name in rule.buffers]
-            staged = stage(param, param.grad.to_dense(), buffers, group["state_dtype"])
+            state = {name: value.clone() for name, value in self.state.get(param, {}).items()}
+            initialize(state, param, group, rule)
+            staged = stage(param, param.grad.to_dense(), [state[name] for name in rule.buffers], group["state_dtype"])
+            advance([state], rule)
             state |= zip(rule.buffers, staged.buffers, strict=True)
-            state[STEP] += 1
-            hyper = rule.hyper(group, *_counts([state], group))
+            hyper = rule.hyper(group, *counts([state], group, rule))
             return rule.fraction(staged.param, staged.grad, hyper, state)[1]
 
     @property
@@ -173,15 +173,21 @@ class PartialAdaptiveOptimizer(Optimizer):
         foreach = group["foreach"]
         if foreach is None and not group["fused"]:
             foreach = _default_to_fused_or_foreach(list(params), group["differentiable"])[1]
+        required = {STEP, *rule.momentum.scalars, *rule.buffers}
+        counters = () if group["capturable"] else (AGE, STEP, *rule.momentum.scalars)
+        resting = () if rule.estimator else self._estimator.select(group).buffers
         buckets: dict[Hashable, list[Tensor]] = {}
         for param in params:
-            state = self._initialize(param, group, rule)
+            state = self.state[param]
+            if not required <= state.keys():
+                initialize(state, param, group, rule)
+            if resting:
+                rest(state, resting)
             key: Hashable = id(param)
             if group["fused"]:
                 key = (param.device, param.dtype, cast(Tensor, param.grad).dtype, state[STEP].dtype)
             elif foreach:
-                counts = () if group["capturable"] else (START, STEP, *rule.momentum.scalars)
-                values = [state[name].item() if name in state else None for name in counts]
+                values = [state[name].item() if name in state else None for name in counters]
                 key = (type(param), param.device, param.dtype, *values)
             buckets.setdefault(key, []).append(param)
         return list(buckets.values())
@@ -218,34 +224,9 @@ class PartialAdaptiveOptimizer(Optimizer):
                 "use dense gradients (sparse=False), or PartialAdagrad without weight decay"
             )
 
-    def _initialize(self, param: Tensor, group: Mapping[str, Any], rule: Rule) -> dict[str, Tensor]:
-        """The state of a parameter, with what the rule needs and was not there yet."""
-        state: dict[str, Tensor] = self.state[param]
-        scalars = {STEP: 0.0, **rule.momentum.scalars}
-        if rule.estimator is None and AGE not in state:
-            if any(name in state for name in self._estimator.select(group).buffers):
-                state[AGE] = state[STEP] - state.pop(START, 0)
-        elif rule.estimator is not None and AGE in state:
-            state[START] = state[STEP] - state.pop(AGE)
-        if all(name in state for name in (*scalars, *rule.buffers)):
-            return state
-        own = rule.estimator.buffers if rule.estimator else ()
-        if own and not any(name in state for name in own) and STEP in state and state[STEP].item() > 0:
-            state[START] = state[STEP].clone()
-        for name in scalars.keys() - state.keys():
-            device = param.device if group["capturable"] else torch.device("cpu")
-            state[name] = torch.full((), scalars[name], dtype=_get_scalar_dtype(), device=device)
-        for name in rule.buffers:
-            if name not in state:
-                state[name] = torch.zeros_like(
-                    param, dtype=_state_dtype(param, group), memory_format=torch.preserve_format
-                )
-                _real(state[name]).fill_(rule.initial(name, group))
-        return state
-
     def _update(self, group: dict[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
         states = [self.state[param] for param in params]
-        torch._foreach_add_([state[STEP] for state in states], 1)
+        advance(states, rule)
         rows = [
             stage(param, cast(Tensor, param.grad), [state[name] for name in rule.buffers], group["state_dtype"])
             for param, state in zip(params, states, strict=True)
@@ -255,7 +236,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         grad = lift([row.grad for row in rows])
         buffers = {name: lift([row.buffers[i] for row in rows]) for i, name in enumerate(rule.buffers)}
         scalars = {name: TensorList.lift([state[name] for state in states]) for name in rule.momentum.scalars}
-        rule.update(param, grad, rule.hyper(group, *_counts(states, group)), buffers | scalars)
+        rule.update(param, grad, rule.hyper(group, *counts(states, group, rule)), buffers | scalars)
         if group["differentiable"]:
             rows[0].param.copy_(param.value)
             for name, buffer in buffers.items():
@@ -295,10 +276,10 @@ class PartialAdaptiveOptimizer(Optimizer):
             rule = self._rule(group)
             for param in group["params"]:
                 theirs = source.state.get(param, {})
-                names = {STEP, START, AGE, *rule.momentum.scalars, *rule.buffers} & theirs.keys()
+                names = {STEP, AGE, *rule.momentum.scalars, *rule.buffers} & theirs.keys()
                 if not names - {STEP}:
                     continue
-                self.state[param] = {name: _placed(name, theirs[name], param, group, rule) for name in names}
+                self.state[param] = {name: placed(name, theirs[name], param, group, rule) for name in names}
                 taken += 1
         if not taken:
             raise ValueError(
@@ -323,7 +304,7 @@ class PartialAdaptiveOptimizer(Optimizer):
             for param, key in zip(group["params"], saved_group["params"], strict=True):
                 if key in saved["state"]:
                     self.state[param] = {
-                        name: _placed(name, value, param, group, rule) for name, value in saved["state"][key].items()
+                        name: placed(name, value, param, group, rule) for name, value in saved["state"][key].items()
                     }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -335,27 +316,3 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_estimator": self._estimator, "_momentum": self._momentum}
-
-
-def _counts(states: Sequence[Mapping[str, Tensor]], group: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The steps that the parameters of a bucket and their estimators' state have taken."""
-    step = TensorList.lift([state[STEP] for state in states])
-    age = TensorList.lift([state[STEP] - state[START] if START in state else state[STEP] for state in states])
-    return (step, age) if group["capturable"] else (step.item(), age.item())
-
-
-def _placed(name: str, value: Any, param: Tensor, group: Mapping[str, Any], rule: Rule) -> Any:
-    """A copy of a state entry where and as this parameter keeps it."""
-    value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else _get_scalar_dtype())
-    if value.ndim == 0 and name in (STEP, START, AGE, *rule.momentum.scalars):
-        return value.to(param.device if group["capturable"] else "cpu", copy=True)
-    return value.to(param.device, _state_dtype(param, group), copy=True)
-
-
-def _state_dtype(param: Tensor, group: Mapping[str, Any]) -> torch.dtype:
-    dtype: torch.dtype = group["state_dtype"] or param.dtype
-    return dtype.to_complex() if param.is_complex() else dtype
-
-
-def _real(tensor: Tensor) -> Tensor:
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

@@ -49,7 +49,8 @@ def param_groups(
             if param in seen:
                 continue
             seen.add(param)
-            decay = 0.0 if name.rpartition(".")[2] == "bias" or isinstance(module, no_decay) else weight_decay
+            is_bias = "bias" in name.rpartition(".")[2].split("_")  # bias, in_proj_bias, bias_ih_l0
+            decay = 0.0 if is_bias or isinstance(module, no_decay) else weight_decay
             group = groups.setdefault((decay, p), {"params": [], "weight_decay": decay})
             group["params"].append((name, param))
             if p is not None:

@@ -11,10 +11,6 @@ from partial_adaptive.hyperparameters import Hyper
 from partial_adaptive.momentum import Momentum
 from partial_adaptive.power import power
 
-STEP = "step"  # how many steps a parameter has taken, in its state
-START = "estimator_start"  # how many of them before the estimator's buffers began; absent where they always were there
-AGE = "estimator_age"  # how many steps the estimator has taken, while it rests because p is 0
-
 
 @dataclass(frozen=True)
 class Rule:

@@ -146,14 +146,12 @@ class PartialNAdam(PartialAdaptiveOptimizer):
 @final
 @documented
 class PartialRMSprop(PartialAdaptiveOptimizer):
-    r"""RMSprop with the exponent p.
+    r"""RMSprop with the exponent p; at p = 1/2 it is `torch.optim.RMSprop`.
 
     ::
 
         v ← αᵥv + (1−αᵥ)g²,  s = √v + ε,  or √(v − ḡ²) + ε if centered        (αᵥ = alpha)
         θ ← θ − α · g / s^(2p),  or by the heavy ball b ← μb + g / s^(2p)      (μ = momentum)
-
-    At p = 1/2 it is `torch.optim.RMSprop`.
 
     Example:
         >>> optimizer = PartialRMSprop([torch.nn.Parameter(torch.ones(3))], lr=0.1, momentum=0.9)

@@ -74,16 +74,16 @@ class Kernel:
     def __call__(
         self,
         table: Table,
-        grads: Sequence[Tensor],
+        grads: list[int],
         group: Mapping[str, Any],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
-        """Take one step with these gradients, unless one of them was found to be infinite."""
+        """Take one step with the gradients at these addresses, unless one of them was found to be infinite."""
         if found_inf is not None and found_inf.item():
             return
         count = len(table.sizes)
-        table.addresses[count : 2 * count] = [grad.data_ptr() for grad in grads]
+        table.addresses[count : 2 * count] = grads  # type: ignore[assignment]  # ints are taken, list is invariant
         numbers = [float(value) for value in values(self._numbers, group, grad_scale)]
         self._run(
             ctypes.c_int64(count),
@@ -104,9 +104,9 @@ def source(program: Program, dtypes: Mapping[str, torch.dtype]) -> str:
     )
     count = len(code.coefficients)
 
-    def pointers(names: Iterable[str]) -> list[str]:
+    def pointers(names: Iterable[str], qualifier: str = "") -> list[str]:
         return [
-            f"{TYPES[dtypes[name]]}* __restrict {name} = "
+            f"{TYPES[dtypes[name]]}* {qualifier}{name} = "
             f"static_cast<{TYPES[dtypes[name]]}*>(table[{code.rows[name]} * tensors + t]);"
             for name in names
         ]
@@ -118,7 +118,7 @@ def source(program: Program, dtypes: Mapping[str, torch.dtype]) -> str:
         *(f"*{name} = {variable};" for name, variable in code.new_scalars.items()),
     ]
     setup = [
-        *pointers(program.elements),
+        *pointers(program.elements, "__restrict "),
         *(f"const real c{i} = coefficients[t * {count} + {i}];" for i in range(count)),
     ]
     elements = [

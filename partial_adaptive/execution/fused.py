@@ -1,6 +1,8 @@
 """Fused, second half: which tensors a compiled program is run on, and their addresses, kept while they stay."""
 
-from collections.abc import Hashable, Mapping, Sequence
+import operator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor
 from partial_adaptive.execution import cpp, triton
 from partial_adaptive.execution.staging import Staged, stage
 from partial_adaptive.execution.trace import static, trace
-from partial_adaptive.rule import START, STEP, Rule
+from partial_adaptive.rule import Rule
+from partial_adaptive.state import AGE, STEP
 
 BACKENDS: Mapping[str, Any] = {"cpu": cpp, "cuda": triton}
 
@@ -26,9 +29,10 @@ class Fused:
         structure, launches = self._last.get(index, (None, []))
         if structure != (rule, static(group), scaled):
             return None
-        pending = sum(param.grad is not None for param in group["params"])
         covered = sum(len(launch.params) for launch in launches)
-        return launches if pending == covered and all(launch.holds() for launch in launches) else None
+        if covered != len(group["params"]) and covered != sum(p.grad is not None for p in group["params"]):
+            return None
+        return launches if all(launch.refresh() for launch in launches) else None
 
     def prepare(
         self,
@@ -36,7 +40,7 @@ class Fused:
         rule: Rule,
         group: Mapping[str, Any],
         buckets: Sequence[Sequence[Tensor]],
-        states: Mapping[Tensor, Mapping[str, Tensor]],
+        states: Mapping[Tensor, dict[str, Tensor]],
         *,
         scaled: bool,
     ) -> "list[Launch]":
@@ -54,7 +58,7 @@ class Fused:
 
 
 class Launch:
-    """One call that updates all parameters of a bucket, at this step and as long as it `holds`.
+    """One call that updates all parameters of a bucket, at this step and for as long as `refresh` says so.
 
     Args:
         rule: names the state.
@@ -62,69 +66,70 @@ class Launch:
         states: their state, with all that the rule needs.
     """
 
-    def __init__(self, rule: Rule, params: Sequence[Tensor], states: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, rule: Rule, params: Sequence[Tensor], states: Sequence[dict[str, Tensor]]) -> None:
         self.params = params
         self.device = params[0].device
         rows = [
             _densely(stage(param, param.grad, [state[name] for name in rule.buffers], None))  # type: ignore[arg-type]
             for param, state in zip(params, states, strict=True)
         ]
-        scalars = (STEP, *rule.momentum.scalars)
-        origin = torch.zeros_like(states[0][STEP])
         self._tensors = {
             "param": [row.param for row in rows],
             "grad": [row.grad for row in rows],
             **{name: [row.buffers[i] for row in rows] for i, name in enumerate(rule.buffers)},
-            **{name: [state[name] for state in states] for name in scalars},
-            START: [state.get(START, origin) for state in states],
+            **{name: [state[name] for state in states] for name in (STEP, *rule.momentum.scalars)},
+            AGE: [state.get(AGE, state[STEP]) for state in states],
         }
         self.dtypes = {name: tensors[0].dtype for name, tensors in self._tensors.items()}
         self._landings = [row.land for row in rows if row.land is not None]
-        self._lasting = all(row.param is p and row.grad is p.grad for row, p in zip(rows, params, strict=True))
-        self._held = [
-            (
-                param,
-                param.data_ptr(),
-                param.stride(),
-                state,
-                [(name, state[name]) for name in (*rule.buffers, *scalars)],
-            )
-            for param, state in zip(params, states, strict=True)
-        ]
-        self._bound: Any = None
+        self._lasting = all(
+            row.param is p and row.grad is p.grad and p.is_contiguous() for row, p in zip(rows, params, strict=True)
+        )
+        self._states = states
+        self._state_tensors = list(_values(states))
+        self._addresses = list(map(Tensor.data_ptr, params))
+        self._grad_addresses = list(map(Tensor.data_ptr, self._tensors["grad"]))
 
     def bind(self, kernel: Any) -> None:
         """Give the kernel the addresses of the tensors."""
         self._kernel = kernel
-        names = (*kernel.program.elements, *kernel.program.scalars)
-        self._table = kernel.table([self._tensors[name] for name in names])
+        self._table = kernel.table(
+            [self._tensors[name] for name in (*kernel.program.elements, *kernel.program.scalars)]
+        )
 
-    def holds(self) -> bool:
-        """Whether parameters and state are where they were, and the gradients of the same kind."""
-        dtype = self.dtypes["grad"]
+    def refresh(self) -> bool:
+        """Take the gradients of a new step, if they are of the same kind and all else is where it was.
+
+        This is all that a step does for each parameter, so it stays within calls that loop in C.
+        """
         if not self._lasting:
             return False
-        for param, address, strides, state, tensors in self._held:
-            grad = param.grad
-            if (
-                grad is None
-                or grad.layout is not torch.strided
-                or grad.dtype is not dtype
-                or grad.stride() != strides
-                or param.data_ptr() != address
-            ):
-                return False
-            for name, tensor in tensors:
-                if state.get(name) is not tensor:
-                    return False
-        return True
+        grads: list[Any] = list(map(_grad_of, self.params))
+        alike = (
+            not any(map(operator.is_, grads, repeat(None)))
+            and not any(map(_is_sparse, grads))
+            and all(map(Tensor.is_contiguous, grads))
+            and all(map(operator.is_, map(_dtype_of, grads), repeat(self.dtypes["grad"])))
+            and list(map(Tensor.data_ptr, self.params)) == self._addresses
+            and all(map(operator.is_, _values(self._states), self._state_tensors))
+        )
+        if alike:
+            self._tensors["grad"] = grads
+            self._grad_addresses = list(map(Tensor.data_ptr, grads))
+        return alike
 
     def run(self, group: Mapping[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """Take the step."""
-        grads = [param.grad for param in self.params] if self._lasting else self._tensors["grad"]
-        self._kernel(self._table, grads, group, grad_scale, found_inf)
+        self._kernel(self._table, self._grad_addresses, group, grad_scale, found_inf)
         for land in self._landings:
             land()
+
+
+_grad_of, _dtype_of, _is_sparse = (operator.attrgetter(name) for name in ("grad", "dtype", "is_sparse"))
+
+
+def _values(states: Iterable[dict[str, Tensor]]) -> Iterator[Tensor]:
+    return chain.from_iterable(map(dict.values, states))
 
 
 def _densely(row: Staged) -> Staged:

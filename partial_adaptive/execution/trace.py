@@ -9,7 +9,8 @@ from torch import Tensor
 
 from partial_adaptive.execution.lifted import Lifted
 from partial_adaptive.power import is_dyadic
-from partial_adaptive.rule import START, STEP, Rule
+from partial_adaptive.rule import Rule
+from partial_adaptive.state import AGE, STEP
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +108,14 @@ def trace(rule: Rule, group: Mapping[str, Any], *, scaled: bool) -> Program:
         scaled: whether gradients come multiplied by the factor of a `torch.amp.GradScaler`, the number "grad_scale".
     """
     elements = {name: _input("element", name) for name in ("param", "grad", *rule.buffers)}
-    scalars = {name: _input("scalar", name) for name in (STEP, START, *rule.momentum.scalars)}
-    scalars[STEP].add_(1)
+    counters = (STEP, AGE) if rule.estimator else (STEP,)
+    scalars = {name: _input("scalar", name) for name in (*counters, *rule.momentum.scalars)}
+    for name in counters:
+        scalars[name].add_(1)
+    step, age = scalars[counters[0]].item(), scalars[counters[-1]].item()
     numbers = {name: _input("number", name) if _varies(name, value) else value for name, value in group.items()}
     numbers["betas"] = (_input("number", "beta1"), _input("number", "beta2"))
-    hyper = rule.hyper(numbers, scalars[STEP].item(), scalars[STEP] - scalars[START])
+    hyper = rule.hyper(numbers, step, age)
     grad = elements["grad"] / _input("number", "grad_scale") if scaled else elements["grad"]
     state: Any = elements | scalars
     rule.update(state["param"], grad, hyper, state)  # type: ignore[arg-type]

@@ -98,15 +98,14 @@ class Kernel:
     def __call__(
         self,
         table: Table,
-        grads: Sequence[Tensor],
+        grads: list[int],
         group: Mapping[str, Any],
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> None:
-        """Take one step with these gradients, unless one of them was found to be infinite."""
-        addresses = [grad.data_ptr() for grad in grads]
-        if addresses != table.grads:
-            table.grads, table.grad_addresses = addresses, table.upload(addresses)
+        """Take one step with the gradients at these addresses, unless one of them was found to be infinite."""
+        if grads != table.grads:
+            table.grads, table.grad_addresses = grads, table.upload(grads)
         numbers = values(self._numbers, group, grad_scale)
         constants = [0.0 if isinstance(value, Tensor) else float(value) for value in numbers]
         if constants != table.numbers:
@@ -130,7 +129,7 @@ class Kernel:
                     table.sizes,
                     table.count,
                     skips=skips,
-                    aligned=table.aligned and all(address % 16 == 0 for address in addresses),
+                    aligned=table.aligned and all(address % 16 == 0 for address in grads),
                     width=_BLOCK,
                 )
 

@@ -1,0 +1,232 @@
+"""The command line: ``python -m benchmarks list | run STUDY | report STUDY…``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import estimate, optimizers, runner, studies, tuning, workloads
+from benchmarks.cluster import ClusterError
+from benchmarks.data import DataError, fingerprint
+from benchmarks.engine import train
+from benchmarks.runner import Outcome, Settings, Stop
+from benchmarks.store import Store, StoreError
+from benchmarks.study import Run, Study, StudyError
+
+DONE, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+
+_EPILOG = (
+    f"exit codes: {DONE} done, {FAILED} a run failed, {BAD_INPUT} bad input, {STOPPED} stopped by the time budget, "
+    f"{INTERRUPTED} interrupted; after the last two the same command goes on where it stopped"
+)
+
+
+_BAD_INPUT = (StudyError, optimizers.OptimizerError, workloads.WorkloadError, DataError, StoreError, ClusterError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+        return code
+    except _BAD_INPUT as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, epilog=_EPILOG)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("list", help="studies, workloads and optimizers")
+    command.set_defaults(command=_list)
+
+    command = commands.add_parser("run", help="run what is missing of a study, then report", epilog=_EPILOG)
+    command.set_defaults(command=_run)
+    command.add_argument("study", help="a name of `list`, or the path of a .toml file")
+    command.add_argument("--only", action="append", metavar="GLOB", help="runs of this label, optimizer or workload")
+    command.add_argument("--seeds", type=_seeds, metavar="N|A,B,…", help="how many seeds, or which; a lone one: 'A,'")
+    command.add_argument("--device", type=_devices, metavar="D,…", help="e.g. cpu, cuda, cuda:0,cuda:1")
+    command.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="data sets (data/)")
+    command.add_argument("--time-budget", type=_positive, metavar="SECONDS", help="stop, resumably, after so long")
+    command.add_argument("--jobs-per-device", type=_count, default=1, metavar="K", help="runs side by side (1)")
+    command.add_argument("--threads", type=_count, metavar="N", help="CPU threads of each run")
+    command.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS", help="spread over a Ray cluster")
+    command.add_argument("--dry-run", action="store_true", help="say what would run, and for how long")
+    command.add_argument("--force", action="store_true", help="run again what is done, from the beginning")
+    _add_places(command)
+
+    command = commands.add_parser("report", help="tables, figures and a page of finished runs")
+    command.set_defaults(command=_report)
+    command.add_argument("studies", nargs="+", metavar="study", help="names of `list`, or paths of .toml files")
+    _add_places(command)
+    return parser
+
+
+def _add_places(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--results", type=Path, default=Path("runs"), metavar="DIR", help="the results store (runs/)")
+    command.add_argument("--output", type=Path, metavar="DIR", help="where the report goes (report/ in the store)")
+
+
+def _list(options: argparse.Namespace) -> int:
+    for title, entries in (
+        ("studies", {name: studies.load(name).title for name in studies.names()}),
+        ("workloads", {name: workload.description for name, workload in workloads.REGISTRY.items()}),
+        ("optimizers", {name: entry.title for name, entry in optimizers.REGISTRY.items()}),
+    ):
+        print(f"{title}:")
+        for name, text in entries.items():
+            print(f"  {name:24} {text}")
+    return DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    _write_report([studies.load(name) for name in options.studies], options)
+    return DONE
+
+
+def _run(options: argparse.Namespace) -> int:
+    study, store = studies.load(options.study), Store(options.results)
+    devices = options.device or (("cuda",) if torch.cuda.is_available() else ("cpu",))
+    threads = options.threads or study.threads
+    settings = Settings(options.data_dir, devices, options.jobs_per_device, threads, options.time_budget, options.ray)
+    if options.dry_run:
+        return _dry_run(study, store, settings, options)
+    store.prepare()
+    stop = Stop(options.time_budget)
+    code = _stage(_selected(study.runs(options.seeds), options), store, settings, stop, options)
+    if study.tuning is not None and code in (DONE, FAILED):
+        study_runs = _final_runs(study, store, options)
+        code = max(code, _stage(_selected(study_runs, options), store, settings, stop, options))
+    if code != INTERRUPTED:
+        _write_report([study], options)
+    return code
+
+
+def _final_runs(study: Study, store: Store, options: argparse.Namespace) -> list[Run]:
+    """The runs of the settings that the trials chose."""
+    planned = runner.plan(study.runs(), store, options.data_dir, fingerprint)
+    results = {one.run.label: store.read(one.identity) for one in planned if one.state == "done"}
+    tuned, waiting = tuning.select(study, results)
+    for group in waiting:
+        print(f"{group}: not all trials are in, so no setting is chosen")
+    return tuned.runs(options.seeds)
+
+
+def _selected(runs: Sequence[Run], options: argparse.Namespace) -> list[Run]:
+    """The runs that --only asks for."""
+    if not options.only:
+        return list(runs)
+    chosen = [run for run in runs if any(run.matches(pattern) for pattern in options.only)]
+    if runs and not chosen:
+        known = sorted({run.arm.label for run in runs})
+        raise StudyError(f"--only {' '.join(options.only)} matches no run{optimizers.nearest(options.only[0], known)}")
+    return chosen
+
+
+def _stage(runs: Sequence[Run], store: Store, settings: Settings, stop: Stop, options: argparse.Namespace) -> int:
+    """Run what is missing of these, and say what became of it."""
+    planned = runner.plan(runs, store, settings.data_dir, fingerprint)
+    todo = [one for one in planned if options.force or one.state != "done"]
+    if options.force:
+        for one in todo:
+            store.checkpoint(one.identity).unlink(missing_ok=True)
+    print(f"{len(todo)} of {len(planned)} runs to do, {len(planned) - len(todo)} done before")
+    if not todo:
+        return DONE
+    return _settle(runner.execute(todo, store, settings, stop, train), len(todo))
+
+
+def _settle(outcome: Outcome, asked: int) -> int:
+    """Say how a stage ended, and its exit code."""
+    for label, trace in outcome.failed.items():
+        print(f"\n{label} failed:\n{trace}", file=sys.stderr)
+    if outcome.fatal is not None:
+        raise StoreError(outcome.fatal)
+    left = asked - len(outcome.finished) - len(outcome.failed)
+    if outcome.interrupted or left:
+        why = "interrupted" if outcome.interrupted else "time budget spent"
+        print(f"{why}: {len(outcome.finished)} runs finished, {left} left; the same command goes on from here")
+        return INTERRUPTED if outcome.interrupted else STOPPED
+    return FAILED if outcome.failed else DONE
+
+
+def _dry_run(study: Study, store: Store, settings: Settings, options: argparse.Namespace) -> int:
+    """Say what `run` would do."""
+    planned = runner.plan(_selected(study.runs(options.seeds), options), store, settings.data_dir, fingerprint)
+    estimator = estimate.Estimator(store.results(), torch.device(settings.devices[0]))
+    parts = []
+    for one in planned:
+        if one.state == "done" and not options.force:
+            print(f"skip    {one.run.label}")
+            continue
+        seconds, source = estimator.seconds(one.run.config)
+        parts.append((seconds, source))
+        length = "unknown time" if seconds is None else f"{estimate.duration(seconds)}, from {source}"
+        print(f"{'resume ' if one.state == 'begun' else 'run    '} {one.run.label} ({length})")
+    lanes = len(settings.devices) * settings.jobs
+    print(f"{len(parts)} of {len(planned)} runs to do, {len(planned) - len(parts)} done before")
+    if study.tuning is not None:
+        groups = {run.arm.group for run in study.runs()}
+        print(f"these are the trials; {len(groups)} chosen settings × {len(options.seeds or study.seeds)} seeds follow")
+    if parts:
+        print(f"expected: {estimate.total(parts, lanes)}")
+    return DONE
+
+
+def _write_report(chosen: Sequence[Study], options: argparse.Namespace) -> None:
+    """Write the report, print its tables and its path."""
+    try:
+        from benchmarks import report
+    except ImportError as error:
+        print(f"no report: {error}; pip install 'partial-adaptive[bench]'", file=sys.stderr)
+        return
+    path, tables = report.write(chosen, Store(options.results), options.output or options.results / "report")
+    for table in tables:
+        if table.headline:
+            print(f"\n{table.markdown()}")
+    print(f"report: {path.resolve()}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        values = [int(part) for part in text.split(",") if part]
+        return studies.seeds(values if "," in text else values[0])
+    except (ValueError, IndexError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a count of at least 1 nor a list like 0,3,5") from error
+
+
+def _devices(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        try:
+            kind = torch.device(name).type
+        except RuntimeError as error:
+            raise argparse.ArgumentTypeError(f"unknown device {name!r}: cpu, cuda or cuda:N") from error
+        if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+            raise argparse.ArgumentTypeError(f"device {name!r} is not available here")
+    return names
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text!r}")
+    return value

@@ -1,0 +1,304 @@
+"""How long a step takes: every member in every mode, side by side with torch.optim and the authors' own loop."""
+
+import gc
+import importlib
+import importlib.util
+import itertools
+import json
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.nn import Parameter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from tqdm import tqdm
+
+from benchmarks.environment import describe
+from benchmarks.models.resnet import resnet18
+from partial_adaptive import MEMBERS, Member
+from partial_adaptive.execution.trace import trace
+
+LR = 1e-6  # small, so that all contenders can share parameters that stay where they are
+WARM_UP = 3
+
+
+def gpt2() -> list[tuple[int, ...]]:
+    """The shapes of GPT-2 small: 148 tensors, 124 million parameters."""
+    block = [
+        (768,),
+        (768,),
+        (768, 2304),
+        (2304,),
+        (768, 768),
+        (768,),
+        (768,),
+        (768,),
+        (768, 3072),
+        (3072,),
+        (3072, 768),
+        (768,),
+    ]
+    return [(50257, 768), (1024, 768), *(shape for _ in range(12) for shape in block), (768,), (768,)]
+
+
+LISTS: dict[str, Callable[[], list[tuple[int, ...]]]] = {
+    "resnet18": lambda: [tuple(param.shape) for param in resnet18(10).parameters()],
+    "gpt2": gpt2,
+    "small": lambda: [(100,)] * 1000,
+    "large": lambda: [(100_000_000,)],
+}
+
+
+class AuthorsLoop(torch.optim.Optimizer):
+    """Padam as the authors' file has it: one tensor after the other, with `pow`; a yardstick, nothing more."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float, partial: float = 1 / 8) -> None:
+        super().__init__(params, {"lr": lr, "partial": partial, "betas": (0.9, 0.999), "eps": 1e-8})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: D102
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for param in group["params"]:
+                grad, state = param.grad, self.state[param]
+                if not state:
+                    state["step"] = 0
+                    state["exp_avg"], state["exp_avg_sq"], state["max"] = (torch.zeros_like(param) for _ in range(3))
+                state["step"] += 1
+                state["exp_avg"].mul_(beta1).add_(grad, alpha=1 - beta1)
+                state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+                torch.max(state["max"], state["exp_avg_sq"], out=state["max"])
+                denominator = state["max"].sqrt().add_(group["eps"])
+                step_size = group["lr"] * (1 - beta2 ** state["step"]) ** 0.5 / (1 - beta1 ** state["step"])
+                param.addcdiv_(state["exp_avg"], denominator ** (group["partial"] * 2), value=-step_size)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to take a step.
+
+    Args:
+        label: how the tables name it.
+        build: makes the optimizer.
+        ours: whether it is of the family.
+        mode: "loop", "foreach" or "fused"; for others "other".
+    """
+
+    label: str
+    build: Callable[[list[Parameter]], torch.optim.Optimizer]
+    ours: bool
+    mode: str
+
+
+@dataclass
+class Times:
+    """What was measured of a contender: seconds per step, one entry a round."""
+
+    host: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+    extra_bytes: int = 0
+
+
+def contenders(member: Member, partials: Sequence[float]) -> list[Contender]:
+    """A member in its modes, and what it is compared with."""
+    modes = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+    found = [
+        Contender(f"{member.name} p={p:g} {mode}", _builder(member.cls, partial=p, **options), ours=True, mode=mode)
+        for p, (mode, options) in itertools.product(partials, modes.items())
+    ]
+    if member.counterpart is not None:
+        name = member.counterpart.__name__ + "".join(f"({key})" for key in member.counterpart_options)
+        found += [
+            Contender(
+                f"torch {name} {mode}",
+                _builder(member.counterpart, **member.counterpart_options, **options),
+                False,
+                mode,
+            )
+            for mode, options in modes.items()
+            if mode != "fused" or "fused" in member.counterpart.__init__.__annotations__
+        ]
+    if member.name == "padam":
+        found.append(Contender("the authors' loop", _builder(AuthorsLoop), ours=False, mode="other"))
+        if importlib.util.find_spec("pytorch_optimizer"):
+            other = importlib.import_module("pytorch_optimizer").PAdam
+            found.append(Contender("pytorch_optimizer PAdam", _builder(other, partial=1 / 8), ours=False, mode="other"))
+    return found
+
+
+def _builder(
+    cls: Callable[..., torch.optim.Optimizer], **options: Any
+) -> Callable[[list[Parameter]], torch.optim.Optimizer]:
+    return lambda params: cls(params, lr=LR, **options)
+
+
+def measure(candidates: Sequence[Contender], params: list[Parameter], rounds: int) -> dict[str, Times]:
+    """Time all candidates in every round, in an order that turns, so that what disturbs one disturbs all."""
+    cuda = params[0].is_cuda
+    optimizers = {one.label: one.build(params) for one in candidates}
+    times = {label: Times() for label in optimizers}
+    for label, optimizer in optimizers.items():
+        optimizer.step()
+        times[label].extra_bytes = _extra_memory(optimizer.step, cuda=cuda)
+        for _ in range(WARM_UP):
+            optimizer.step()
+    labels = list(optimizers)
+    for i in range(rounds):
+        for label in labels[i % len(labels) :] + labels[: i % len(labels)]:
+            host, device = _time(optimizers[label].step, cuda=cuda)
+            times[label].host.append(host)
+            times[label].device.append(device)
+    return times
+
+
+def _time(step: Callable[[], Any], *, cuda: bool) -> tuple[float, float]:
+    """Seconds until `step` returns, and until its work is done."""
+    if not cuda:
+        start = time.perf_counter()
+        step()
+        elapsed = time.perf_counter() - start
+        return elapsed, elapsed
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize()
+    torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]  # the device waits here until all is launched: device time without gaps
+    begin.record()
+    start = time.perf_counter()
+    step()
+    elapsed = time.perf_counter() - start
+    end.record()
+    torch.cuda.synchronize()
+    return elapsed, begin.elapsed_time(end) / 1e3
+
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the tensors that operations make and that are alive at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known | self._known:
+                self._add(tensor)
+        return result
+
+    def _add(self, tensor: Tensor) -> None:
+        address, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
+        self._known.add(address)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(tensor, self._remove, address, size)
+
+    def _remove(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self.live -= size
+
+
+def _extra_memory(step: Callable[[], Any], *, cuda: bool) -> int:
+    """The most that a step allocates at a time, in bytes."""
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return int(torch.cuda.max_memory_allocated() - before)
+    with _Allocations() as allocations:
+        step()
+    return allocations.peak
+
+
+def floor_bytes(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> int:
+    """The bytes that a step of a member cannot but read and write: each tensor of the rule once."""
+    group = optimizer.param_groups[0]
+    program = trace(optimizer._rule(group), group, scaled=False)  # type: ignore[attr-defined]
+    written = sum(node.op != "element" for node in program.elements.values())
+    return (len(program.elements) + written) * sum(param.numel() * param.element_size() for param in params)
+
+
+def copy_bandwidth(device: torch.device, rounds: int) -> float:
+    """Bytes per second that the device reads and writes when it copies 400 MB, the median of some rounds."""
+    source = torch.ones(100_000_000, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    seconds = [_time(lambda: target.copy_(source), cuda=source.is_cuda)[1] for _ in range(rounds)]
+    return 2 * source.nbytes / statistics.median(seconds)
+
+
+def rows(
+    times: dict[str, Times], candidates: Sequence[Contender], floor: int, bandwidth: float
+) -> Iterator[dict[str, Any]]:
+    """A row of the table for each contender: medians and spread, and ratios to the references, pair by pair."""
+    references = [one.label for one in candidates if not one.ours]
+    fastest = min(references, key=lambda label: statistics.median(times[label].device), default=None)
+    for one in candidates:
+        own = times[one.label]
+        device = statistics.median(own.device)
+        quarters = statistics.quantiles(own.device, n=4) if len(own.device) > 1 else [device] * 3
+        yield {
+            "optimizer": one.label,
+            "ms": device * 1e3,
+            "quartiles": f"{quarters[0] * 1e3:.3g} … {quarters[2] * 1e3:.3g}",
+            "host ms": statistics.median(own.host) * 1e3,
+            "vs same mode": _ratio(
+                own, times, [o.label for o in candidates if not o.ours and o.mode == one.mode], one.ours
+            ),
+            "vs fastest": _ratio(own, times, [fastest] if fastest else [], one.ours),
+            "extra MB": own.extra_bytes / 1e6,
+            "bandwidth %": 100 * floor / device / bandwidth if one.ours else None,
+        }
+
+
+def _ratio(own: Times, times: dict[str, Times], against: Sequence[str], ours: bool) -> float | None:
+    if not ours or not against:
+        return None
+    return statistics.median(a / b for a, b in zip(own.device, times[against[0]].device, strict=True))
+
+
+def run(
+    device: torch.device, lists: Sequence[str], members: Sequence[str], rounds: int, output: Path | None
+) -> list[dict[str, Any]]:
+    """Measure, print a table for each list of tensors and member, and write them down.
+
+    Args:
+        device: where.
+        lists: keys of `LISTS`.
+        members: names of members of the family.
+        rounds: how often each contender is timed; ratios are medians over the rounds.
+        output: a Markdown file for the tables; the numbers go beside it as JSON.
+    """
+    bandwidth = copy_bandwidth(device, max(5, rounds // 2))
+    environment = describe(device) | {"copy_bandwidth_gb_s": round(bandwidth / 1e9, 1), "rounds": rounds}
+    print(json.dumps(environment, indent=1))
+    results, text = [], []
+    for shapes, name in tqdm(list(itertools.product(lists, members)), disable=None):
+        params = [Parameter(torch.randn(shape, device=device)) for shape in LISTS[shapes]()]
+        for param in params:
+            param.grad = torch.randn_like(param)
+        member = MEMBERS[name]
+        candidates = contenders(member, (1 / 8, 0.3) if name == "padam" else (1 / 8,))
+        times = measure(candidates, params, rounds)
+        floor = floor_bytes(_builder(member.cls)(params), params)
+        table = list(rows(times, candidates, floor, bandwidth))
+        results += [{"list": shapes, "member": name, **row} for row in table]
+        text.append(f"### {shapes}: {name}\n\n{tabulate(table, headers='keys', tablefmt='github', floatfmt='.3g')}\n")
+        tqdm.write(text[-1])
+        del params, times
+        gc.collect()
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        facts = "\n".join(f"- {key}: {value}" for key, value in environment.items())
+        output.write_text(f"# Step time\n\n{facts}\n\n" + "\n".join(text))
+        output.with_suffix(".json").write_text(json.dumps({"environment": environment, "rows": results}, indent=1))
+    return results

@@ -1,0 +1,106 @@
+"""What a workload is, and what the engine asks of it."""
+
+import abc
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import distributed
+from benchmarks.config import RunConfig
+from benchmarks.seeds import derive
+
+EVALUATION_BATCH = 500
+CLEAN = 5000  # training examples, at most, on which the loss without augmentation is measured
+
+_lock = threading.Lock()  # initial weights come from torch's global generator
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A model on a data set.
+
+    Args:
+        name: its name in studies.
+        description: one line for ``list``.
+        dataset: name of the data set.
+        task: what is learned.
+        metric: the key of a record's evaluation that tables show.
+        build: makes the model from the options.
+        task_class: trains and judges it.
+        options: names of the `RunConfig.workload_options` it takes.
+    """
+
+    name: str
+    description: str
+    dataset: str
+    task: Literal["classification", "language", "gan"]
+    metric: str
+    build: Callable[..., nn.Module]
+    task_class: "type[Task]"
+    options: tuple[str, ...] = ()
+
+
+class Task(abc.ABC):
+    """One run's data and model on one device: batches to train on, their loss, and the judgement of the model."""
+
+    columns: ClassVar[tuple[str, ...]]
+    """What `loss` measures on a batch, by name."""
+
+    def __init__(self, workload: Workload, config: RunConfig, data_dir: Path, device: torch.device) -> None:
+        self.workload = workload
+        self.config = config
+        self.data_dir = data_dir
+        self.device = device
+
+    @property
+    @abc.abstractmethod
+    def examples(self) -> int:
+        """Size of the training set."""
+
+    @abc.abstractmethod
+    def batches(self, order: Tensor, batch_size: int, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        """What `loss` needs of each batch of the training examples `order`, without waiting for the device."""
+
+    @abc.abstractmethod
+    def loss(self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The loss to differentiate and the means over the batch of `columns`; runs on the device alone.
+
+        Args:
+            model: in train mode.
+            batch: one item of `batches`.
+            generator: on the device, for augmentation and noise.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """The metrics of the model, in evaluation mode, on the data held out."""
+
+    @abc.abstractmethod
+    def evaluate_clean(self, model: nn.Module) -> dict[str, float]:
+        """The metrics on at most `CLEAN` training examples without augmentation; empty where they mean nothing."""
+
+    def build(self) -> nn.Module:
+        """The model as the workload and its options describe it."""
+        return self.workload.build(**self.config.workload_options)
+
+    def model(self) -> nn.Module:
+        """The model with the initial weights of the run's seed: the same on every device and for every optimizer."""
+        with _lock, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive(self.config.seed, "weights"))
+            model = self.build()
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def autocast(self) -> torch.autocast:
+        """The precision of forward and backward."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+def mean_over(sums: Tensor, names: tuple[str, ...]) -> dict[str, float]:
+    """Means by name from sums, their number last, over all processes."""
+    *totals, count = distributed.add(sums).tolist()
+    return {name: total / count for name, total in zip(names, totals, strict=True)}

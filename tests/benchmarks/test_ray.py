@@ -1,0 +1,72 @@
+"""A study spread over Ray: two local workers, the same store, the same results."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import cluster, runner, store, studies
+from benchmarks.data import fingerprint
+from benchmarks.engine import train
+from benchmarks.runner import Settings, Stop
+from benchmarks.store import Store
+
+ROOT = Path(__file__).parents[2]
+STUDY = """
+title = "Two runs"
+seeds = 2
+threads = 1
+[run]
+workload = "digits-mlp"
+epochs = 1
+max_steps = 2
+recalibrate = 0
+[[runs]]
+optimizer = "padam"
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_two_workers_fill_the_same_store(tmp_path):
+    """Both runs land in the driver's store, equal to those made without Ray but for times."""
+    (tmp_path / "study.toml").write_text(STUDY)
+    places = {name: Store(tmp_path / name) for name in ("ray", "alone")}
+    data = tmp_path / "data"
+    # In a process of its own: Ray's threads, sockets and warnings are none of the tests'.
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "run",
+        str(tmp_path / "study.toml"),
+        "--ray",
+        "--jobs-per-device",
+        "2",
+    ]
+    command += ["--results", str(places["ray"].root), "--data-dir", str(data), "--device", "cpu"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "[2/2] padam/seed" in process.stdout
+    runs = studies.load(str(tmp_path / "study.toml")).runs()
+    threads = torch.get_num_threads()
+    runner.execute(
+        runner.plan(runs, places["alone"], data, fingerprint),
+        places["alone"],
+        Settings(data, threads=1),
+        Stop(None),
+        train,
+    )
+    torch.set_num_threads(threads)
+    assert {one.state for one in runner.plan(runs, places["ray"], data, fingerprint)} == {"done"}
+    for path in places["alone"].root.glob("*.jsonl"):
+        assert store.comparable(places["ray"].root / path.name) == store.comparable(path)
+
+
+def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
+    """--ray on a machine that has none."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(cluster.ClusterError, match=r"partial-adaptive\[ray\]"):
+        cluster.execute([], Store(tmp_path), Settings(tmp_path, ray="local"), Stop(None), lambda: None)

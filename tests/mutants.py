@@ -1,0 +1,352 @@
+"""The test of the tests: for each check an optimizer that is broken just there, and which the check must refuse."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from partial_adaptive import Padam, PartialAdam
+from partial_adaptive.estimators import ExpAvgSq
+from partial_adaptive.momentum import ExpAvg
+from partial_adaptive.testing import Make, factory
+
+MUTANTS: dict[str, Make] = {}
+
+
+def mutant(check: str) -> Callable[[Any], Any]:
+    """Enter an estimator, a momentum rule, an optimizer or a factory as broken in the way that `check` must see."""
+
+    def enter(broken: Any) -> Any:
+        if isinstance(broken, type) and issubclass(broken, ExpAvgSq):
+            MUTANTS[check] = lambda params, **options: factory(broken(), ExpAvg())(params, **options)
+        elif isinstance(broken, type) and issubclass(broken, ExpAvg):
+            MUTANTS[check] = lambda params, **options: factory(ExpAvgSq(), broken())(params, **options)
+        else:
+            MUTANTS[check] = broken
+        return broken
+
+    return enter
+
+
+def hooked(check: str, *, after: bool = False) -> Callable[[Any], Any]:
+    """Enter PartialAdam with a function that meddles with it before, or after, every step."""
+
+    def enter(meddle: Callable[[PartialAdam], None]) -> Any:
+        def make(params: Any, **options: Any) -> PartialAdam:
+            optimizer = PartialAdam(params, **options)
+            register = optimizer.register_step_post_hook if after else optimizer.register_step_pre_hook
+            register(lambda it, *_: meddle(it))
+            return optimizer
+
+        MUTANTS[check] = make
+        return meddle
+
+    return enter
+
+
+def tensors(optimizer: Optimizer) -> list[Tensor]:
+    return [param for group in optimizer.param_groups for param in group["params"]]
+
+
+# -- estimators and momentum rules
+
+
+@mutant("check_grad_untouched")
+class WritesGrad(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad.abs_(), hyper, *buffers)
+
+
+@mutant("check_zero_dim_and_empty_tensors")
+class LooksAtDimensions(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).mul(1 + getattr(grad, "ndim", 0))
+
+
+@mutant("check_memory_layouts")
+class AssumesContiguous(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *(buffer.view(-1).view_as(buffer) for buffer in buffers))
+
+
+@mutant("check_schedulers")
+class RemembersRate(ExpAvg):
+    def step_size(self, hyper):
+        self.lr = getattr(self, "lr", hyper.lr)
+        return self.lr / hyper.correction1
+
+
+@mutant("check_momentum_cycling")
+class RemembersDecay(ExpAvg):
+    def numerator(self, grad, hyper, exp_avg):
+        self.beta1 = getattr(self, "beta1", hyper.beta1)
+        return exp_avg.lerp_(grad, 1 - self.beta1)
+
+
+@mutant("check_state")
+class TakesAnothersName(ExpAvgSq):
+    buffers = ("exp_avg",)
+
+
+@mutant("check_components_hold_no_state")
+@mutant("check_resume")
+class Counts(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        self.count = getattr(self, "count", 0) + 1
+        return super().scale(grad, hyper, *buffers).mul_(self.count)
+
+
+@mutant("check_units")
+class Squared(ExpAvgSq):
+    def scale(self, grad, hyper, exp_avg_sq):
+        return super().scale(grad, hyper, exp_avg_sq).square()
+
+
+@mutant("check_continuity")
+class Jumps(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).mul_(2 if hyper.partial > 0.25 else 1)
+
+
+@mutant("check_zero_gradients")
+@mutant("check_state_creating_step")
+class NoEps(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).sub_(hyper.eps)
+
+
+@mutant("check_learning_rate_scales_steps")
+class ReadsRate(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).add_(hyper.lr)
+
+
+@mutant("check_estimator_age")
+class CountsFromTheParametersStart(ExpAvgSq):
+    decay = None
+
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).div_((1 - hyper.beta2**hyper.step) ** 0.5)
+
+
+@mutant("check_foreach")
+class FetchesValue(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).mul_(1 + grad.abs().mean().item())
+
+
+@mutant("check_capturable")
+class LooksAtTypeOfStep(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).mul_(1 if isinstance(hyper.step, float) else 2)
+
+
+@mutant("check_tensor_hyperparameters")
+class LooksAtTypeOfExponent(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).mul_(2 if isinstance(hyper.partial, Tensor) else 1)
+
+
+@mutant("check_differentiable")
+class Detaches(ExpAvgSq):
+    def scale(self, grad, hyper, *buffers):
+        return super().scale(grad, hyper, *buffers).detach()
+
+
+class ClaimsSparse(ExpAvgSq):
+    sparse = True
+
+
+MUTANTS["check_sparse"] = factory(ClaimsSparse())
+
+
+@mutant("check_pickle")
+def holds_a_lambda(params, **options):
+    estimator = ExpAvgSq()
+    estimator.square = lambda x: x * x
+    return factory(estimator, ExpAvg())(params, **options)
+
+
+# -- hyperparameters that are not taken as they are given
+
+
+@mutant("check_unknown_keyword")
+def swallows(params, learning_rate=None, **options):
+    return PartialAdam(params, **options)
+
+
+@mutant("check_named_parameters")
+def drops_names(params, **options):
+    return PartialAdam([param[1] if isinstance(param, tuple) else param for param in params], **options)
+
+
+@mutant("check_tensors_changed_in_place")
+def copies_tensors(params, **options):
+    return PartialAdam(params, **{k: v.clone() if isinstance(v, Tensor) else v for k, v in options.items()})
+
+
+@mutant("check_state_dtype")
+def ignores_state_dtype(params, state_dtype=None, **options):
+    return PartialAdam(params, **options)
+
+
+@hooked("check_param_groups")
+def first_group_for_all(optimizer):
+    for group in optimizer.param_groups:
+        group["lr"] = optimizer.param_groups[0]["lr"]
+
+
+@hooked("check_failure_changes_nothing")
+def tames_what_is_out_of_range(optimizer):
+    for group in optimizer.param_groups:
+        group["partial"] = min(group["partial"], 0.5)
+
+
+@hooked("check_zero_exponent_is_unscaled")
+def never_zero(optimizer):
+    for group in optimizer.param_groups:
+        group["partial"] = max(group["partial"], 1e-3)
+
+
+@hooked("check_maximize")
+def always_minimizes(optimizer):
+    for group in optimizer.param_groups:
+        group["maximize"] = False
+
+
+@hooked("check_coupled_decay")
+def always_decoupled(optimizer):
+    for group in optimizer.param_groups:
+        group["decoupled_weight_decay"] = True
+
+
+@hooked("check_decoupled_decay")
+def always_coupled(optimizer):
+    for group in optimizer.param_groups:
+        group["decoupled_weight_decay"] = False
+
+
+@hooked("check_exponent_changes")
+def keeps_first_exponent(optimizer):
+    for group in optimizer.param_groups:
+        group["partial"] = group.setdefault("first_partial", group["partial"])
+
+
+# -- gradients, parameters and state that are meddled with
+
+
+@hooked("check_missing_gradients")
+def makes_zero_gradients(optimizer):
+    for param in tensors(optimizer):
+        param.grad = torch.zeros_like(param) if param.grad is None else param.grad
+
+
+@hooked("check_complex")
+def conjugates(optimizer):
+    for param in tensors(optimizer):
+        param.grad = param.grad.conj_physical()
+
+
+@hooked("check_sparse_with_decay")
+def makes_dense(optimizer):
+    for param in tensors(optimizer):
+        param.grad = param.grad.to_dense()
+
+
+@hooked("check_late_parameters", after=True)
+def one_count_for_all(optimizer):
+    latest = max(state["step"] for state in optimizer.state.values())
+    for state in optimizer.state.values():
+        state["step"].copy_(latest)
+
+
+@hooked("check_mixed_dtypes", after=True)
+def rounds_to_first_dtype(optimizer):
+    for param in tensors(optimizer):
+        if param.is_floating_point():
+            param.data = param.data.to(tensors(optimizer)[0].dtype).to(param.dtype)
+
+
+@hooked("check_low_precision", after=True)
+def widens(optimizer):
+    for param in tensors(optimizer):
+        param.data = param.data.float()
+
+
+@hooked("check_estimator_pause", after=True)
+def forgets_age(optimizer):
+    for state in optimizer.state.values():
+        state.pop("estimator_step", None)
+
+
+# -- optimizers whose methods are overridden
+
+
+class CallsStepAgain(Padam):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+@mutant("check_hooks_fire_once")
+def calls_step_again(params, **options):
+    Padam(params, **options)  # the first instance is when torch puts the hooks into a class
+    return CallsStepAgain(params, **options)
+
+
+@mutant("check_closure")
+class IgnoresClosure(PartialAdam):
+    def step(self, closure=None):
+        return super().step()
+
+
+@mutant("check_scale_of")
+class StartsOverWhenLookedAt(PartialAdam):
+    def scale_of(self, param):
+        scale = super().scale_of(param)
+        self.state.pop(param, None)
+        return scale
+
+
+@mutant("check_foreach_groups_by_step")
+class OneBucket(PartialAdam):
+    def _buckets(self, group, rule, params):
+        buckets = super()._buckets(group, rule, params)
+        return [[param for bucket in buckets for param in bucket]] if buckets and group["foreach"] else buckets
+
+
+@mutant("check_resume_after_switching_on")
+class ForgetsStart(PartialAdam):
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state.pop("estimator_step", None)
+
+
+@mutant("check_loading_copies")
+class SharesTheCheckpoint(PartialAdam):
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for key, param in enumerate(tensors(self)):
+            self.state[param] = dict(state_dict["state"][key])
+
+
+@mutant("check_loading_hyperparameters")
+class LoadsDefaults(PartialAdam):
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["partial"] = self.defaults["partial"]
+
+
+@mutant("check_loading_keeps_state_dtype")
+class LoadsAsTorchDoes(PartialAdam):
+    load_state_dict = Optimizer.load_state_dict
+
+
+@mutant("check_deepcopy")
+class CopiesShallowly(PartialAdam):
+    def __deepcopy__(self, memo):
+        return copy.copy(self)
