@@ -1,12 +1,13 @@
 """The base class of the family: param groups, state and the step, for any estimator and any momentum rule."""
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _default_to_fused_or_foreach
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from partial_adaptive.components import Selectable
 from partial_adaptive.estimators import Estimator
@@ -20,6 +21,8 @@ from partial_adaptive.rule import Rule
 from partial_adaptive.state import AGE, STEP, advance, counts, initialize, placed, rest
 
 __all__ = ["PartialAdaptiveOptimizer"]
+
+_CHUNK_BYTES = 32 * 2**20
 
 Bucket = tuple[dict[str, Any], Rule, list[Tensor]]
 
@@ -103,7 +106,7 @@ class PartialAdaptiveOptimizer(Optimizer):
                     loss = closure()
             for group in self.param_groups:
                 validate(group, type(self).__name__, wait=False)
-            updates = [update for i, group in enumerate(self.param_groups) for update in self._updates(i, group)]
+            updates = [update for i, group in enumerate(self._merged_groups()) for update in self._updates(i, group)]
             for update in updates:
                 update()
         return loss
@@ -145,6 +148,20 @@ class PartialAdaptiveOptimizer(Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         """Whether `torch.amp.GradScaler` may leave unscaling to `step`, by giving it `grad_scale` and `found_inf`."""
         return all(group["fused"] for group in self.param_groups)
+
+    def _merged_groups(self) -> Iterable[dict[str, Any]]:
+        """The param groups, those with equal hyperparameters as one: fewer and larger launches."""
+        if len(self.param_groups) == 1:
+            return self.param_groups
+        merged: dict[Hashable, dict[str, Any]] = {}
+        for group in self.param_groups:
+            entries = (group[name] for name in self.defaults)
+            key = tuple(id(v) if isinstance(v, Tensor) else tuple(v) if isinstance(v, list) else v for v in entries)
+            if key in merged:
+                merged[key]["params"] += group["params"]
+            else:
+                merged[key] = group | {"params": list(group["params"])}
+        return merged.values()
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
         partial = group["partial"]
@@ -190,7 +207,7 @@ class PartialAdaptiveOptimizer(Optimizer):
                 values = [state[name].item() if name in state else None for name in counters]
                 key = (type(param), param.device, param.dtype, *values)
             buckets.setdefault(key, []).append(param)
-        return list(buckets.values())
+        return [chunk for bucket in buckets.values() for chunk in _chunks(bucket, whole=bool(group["fused"]))]
 
     def _check(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
         owner = type(self).__name__
@@ -198,13 +215,12 @@ class PartialAdaptiveOptimizer(Optimizer):
             raise RuntimeError(
                 f"{owner}: a CUDA graph can capture step() only with capturable=True, got capturable=False"
             )
-        if group["fused"]:
-            for param in params:
-                if param.device.type not in BACKENDS or param.dtype.to_real() not in BACKENDS[param.device.type].TYPES:
-                    raise RuntimeError(
-                        f"{owner}: fused=True needs floating-point or complex parameters on {' or '.join(BACKENDS)}, "
-                        f"got {param.dtype} on {param.device.type}; use foreach=True"
-                    )
+        for param in params if group["fused"] else ():
+            if not _can_fuse(param):
+                raise RuntimeError(
+                    f"{owner}: fused=True needs plain tensors of numbers on {' or '.join(BACKENDS)}, got "
+                    f"{torch.typename(param)} of {param.dtype} on {param.device.type}; use foreach=True"
+                )
         if not any(param.grad.is_sparse for param in params if param.grad is not None):
             return
         obstacle = (
@@ -316,3 +332,22 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_estimator": self._estimator, "_momentum": self._momentum}
+
+
+def _can_fuse(param: Tensor) -> bool:
+    backend = BACKENDS.get(param.device.type)
+    wrapped = is_traceable_wrapper_subclass(param)
+    return backend is not None and not wrapped and param.dtype.to_real() in backend.TYPES
+
+
+def _chunks(params: Sequence[Tensor], *, whole: bool) -> Iterator[list[Tensor]]:
+    """The parameters in lists of bounded size: the temporary tensors of foreach live for one of them at a time."""
+    chunk: list[Tensor] = []
+    size = 0
+    for param in params:
+        if chunk and size + param.nbytes > _CHUNK_BYTES and not whole:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(param)
+        size += param.nbytes
+    yield chunk

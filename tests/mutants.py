@@ -91,6 +91,13 @@ class TakesAnothersName(ExpAvgSq):
     buffers = ("exp_avg",)
 
 
+@mutant("check_scale_is_a_new_tensor")
+class ReturnsItsState(ExpAvgSq):
+    def scale(self, grad, hyper, exp_avg_sq):
+        super().scale(grad, hyper, exp_avg_sq)
+        return exp_avg_sq
+
+
 @mutant("check_components_hold_no_state")
 @mutant("check_resume")
 class Counts(ExpAvgSq):

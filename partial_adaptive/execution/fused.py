@@ -22,17 +22,16 @@ class Fused:
 
     def __init__(self) -> None:
         self._kernels: dict[Hashable, Any] = {}
-        self._last: dict[int, tuple[Hashable, list[Launch]]] = {}
+        self._last: dict[int, tuple[Hashable, list[Tensor], list[Launch]]] = {}
 
     def recall(self, index: int, rule: Rule, group: Mapping[str, Any], *, scaled: bool) -> "list[Launch] | None":
         """The launches of a group's last step, if they would do again: same program, same tensors."""
-        structure, launches = self._last.get(index, (None, []))
+        structure, params, launches = self._last.get(index, (None, [], []))
         if structure != (rule, static(group), scaled):
             return None
-        covered = sum(len(launch.params) for launch in launches)
-        if covered != len(group["params"]) and covered != sum(p.grad is not None for p in group["params"]):
-            return None
-        return launches if all(launch.refresh() for launch in launches) else None
+        pending = [param for param in group["params"] if param.grad is not None]
+        same = len(pending) == len(params) and all(map(operator.is_, pending, params))
+        return launches if same and all(launch.refresh() for launch in launches) else None
 
     def prepare(
         self,
@@ -53,7 +52,8 @@ class Fused:
                 backend = BACKENDS[launch.device.type]
                 self._kernels[key] = backend.Kernel(trace(rule, group, scaled=scaled), launch.dtypes)
             launch.bind(self._kernels[key])
-        self._last[index] = (structure, launches)
+        pending = [param for param in group["params"] if param.grad is not None]
+        self._last[index] = (structure, pending, launches)
         return launches
 
 
@@ -106,8 +106,7 @@ class Launch:
             return False
         grads: list[Any] = list(map(_grad_of, self.params))
         alike = (
-            not any(map(operator.is_, grads, repeat(None)))
-            and not any(map(_is_sparse, grads))
+            not any(map(_is_sparse, grads))
             and all(map(Tensor.is_contiguous, grads))
             and all(map(operator.is_, map(_dtype_of, grads), repeat(self.dtypes["grad"])))
             and list(map(Tensor.data_ptr, self.params)) == self._addresses

@@ -254,6 +254,21 @@ def check_state(make: Make) -> None:
 
 
 @check
+def check_scale_is_a_new_tensor(make: Make) -> None:
+    """The optimizer raises s to its power in place, so `scale` must return a new tensor: clone what is state."""
+    optimizer = make(parameters())
+    train(optimizer, 2)
+    group = optimizer.param_groups[0]
+    rule = optimizer._rule(group)
+    with torch.no_grad():
+        for param, state in optimizer.state.items():
+            kept = {name: value.clone() for name, value in state.items()} | {"the gradient": gradient(param, 2)}
+            _, scale = rule.fraction(param, kept["the gradient"], rule.hyper(group, 3.0, 3.0), kept)
+            shared = [name for name, value in kept.items() if scale is not None and _share_memory(scale, value)]
+            assert not shared, f"scale returned {shared[0]} itself, which would be overwritten"
+
+
+@check
 def check_components_hold_no_state(make: Make) -> None:
     """Components are shared by all parameters, so they must not remember anything: declare a buffer instead."""
     optimizer = make(parameters())
@@ -265,3 +280,7 @@ def check_components_hold_no_state(make: Make) -> None:
         now = vars(component)
         unchanged = repr(now) == repr(attributes)
         assert unchanged, f"{type(component).__name__} had the attributes {attributes} and has {now} after training"
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (5,), (), (2, 3, 2))
-MODES: tuple[dict[str, Any], ...] = ({"foreach": False}, {"foreach": True})
+MODES: tuple[dict[str, Any], ...] = ({"foreach": False}, {"foreach": True}, {"fused": True})
 DECAYS: tuple[dict[str, Any], ...] = ({}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True})
 
 
