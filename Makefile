@@ -12,7 +12,7 @@ $(READY): pyproject.toml
 	touch $@
 
 test: $(READY)  ## run the tests
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 8
 
 bench: $(READY)  ## train a small network with every optimizer; print the table and the report's path
 	$(PY) -m benchmarks run quick

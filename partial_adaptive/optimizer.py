@@ -336,7 +336,7 @@ class PartialAdaptiveOptimizer(Optimizer):
 
 def _can_fuse(param: Tensor) -> bool:
     backend = BACKENDS.get(param.device.type)
-    wrapped = is_traceable_wrapper_subclass(param)
+    wrapped = is_traceable_wrapper_subclass(cast(Any, param)) and not hasattr(param, "to_local")
     return backend is not None and not wrapped and param.dtype.to_real() in backend.TYPES
 
 

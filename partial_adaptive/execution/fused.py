@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class Launch:
         self.params = params
         self.device = params[0].device
         rows = [
-            _densely(stage(param, param.grad, [state[name] for name in rule.buffers], None))  # type: ignore[arg-type]
+            _densely(_locally(stage(param, cast(Tensor, param.grad), [state[name] for name in rule.buffers], None)))
             for param, state in zip(params, states, strict=True)
         ]
         self._tensors = {
@@ -129,6 +129,19 @@ _grad_of, _dtype_of, _is_sparse = (operator.attrgetter(name) for name in ("grad"
 
 def _values(states: Iterable[dict[str, Tensor]]) -> Iterator[Tensor]:
     return chain.from_iterable(map(dict.values, states))
+
+
+def _locally(row: Staged) -> Staged:
+    """The shards of distributed tensors that are here: what is elementwise needs no others."""
+    param: Any = row.param
+    if not hasattr(param, "to_local"):
+        return row
+    tensors: list[Any] = [param, row.grad, *row.buffers]
+    if any(tensor.placements != param.placements for tensor in tensors):
+        placements = [tensor.placements for tensor in tensors]
+        raise RuntimeError(f"fused=True needs parameter, gradient and state placed alike, got {placements}")
+    param, grad, *buffers = (tensor.to_local() for tensor in tensors)
+    return Staged(param, grad, buffers, row.land)
 
 
 def _densely(row: Staged) -> Staged:
