@@ -82,9 +82,8 @@ class Launch:
         }
         self.dtypes = {name: tensors[0].dtype for name, tensors in self._tensors.items()}
         self._landings = [row.land for row in rows if row.land is not None]
-        self._lasting = all(
-            row.param is p and row.grad is p.grad and p.is_contiguous() for row, p in zip(rows, params, strict=True)
-        )
+        self._lasting = all(row.param is p and row.grad is p.grad for row, p in zip(rows, params, strict=True))
+        self._strides = list(map(Tensor.stride, params))
         self._states = states
         self._state_tensors = list(_values(states))
         self._addresses = list(map(Tensor.data_ptr, params))
@@ -107,7 +106,7 @@ class Launch:
         grads: list[Any] = list(map(_grad_of, self.params))
         alike = (
             not any(map(_is_sparse, grads))
-            and all(map(Tensor.is_contiguous, grads))
+            and list(map(Tensor.stride, grads)) == self._strides
             and all(map(operator.is_, map(_dtype_of, grads), repeat(self.dtypes["grad"])))
             and list(map(Tensor.data_ptr, self.params)) == self._addresses
             and all(map(operator.is_, _values(self._states), self._state_tensors))

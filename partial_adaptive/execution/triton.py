@@ -43,6 +43,43 @@ _OPERATIONS = {
 _SOURCE = Path(__file__).with_name("kernel.triton.in").read_text()
 
 
+class Sent:
+    """A list of numbers that the device has a copy of, sent anew only when they change, without waiting.
+
+    A CUDA graph reads the host's copy at every replay, so what is sent during a capture stays allocated; and as
+    page-locked memory can't be allocated then, some is kept in reserve.
+
+    Args:
+        count: how many numbers.
+        dtype: of the copy.
+        device: that gets the copy.
+    """
+
+    def __init__(self, count: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.values: Sequence[float] = []
+        self.copy = torch.zeros(count, dtype=dtype, device=device)
+        self._captured: list[tuple[Tensor, Tensor]] = []
+        self._reserve: Tensor | None = self._host()
+
+    def send(self, values: Sequence[float]) -> Tensor:
+        """The device's copy of these numbers."""
+        if values == self.values:
+            return self.copy
+        host, self._reserve = self._reserve, None
+        if host is None:
+            raise RuntimeError("fused=True: before a step is captured a second time it has to be run once uncaptured")
+        host.copy_(torch.tensor(values, dtype=host.dtype))
+        self.values, self.copy = values, host.to(self.copy.device, non_blocking=True)
+        if host.is_pinned() and torch.cuda.is_current_stream_capturing():
+            self._captured.append((host, self.copy))
+        else:
+            self._reserve = self._host()
+        return self.copy
+
+    def _host(self) -> Tensor:
+        return torch.empty(len(self.copy), dtype=self.copy.dtype, pin_memory=self.copy.is_cuda)
+
+
 class Table:
     """Where the tensors are, in memory of the device: addresses, and the tensor that each block of elements is of.
 
@@ -50,28 +87,22 @@ class Table:
         rows: the tensors, in the order of the program's elements and scalars.
         elements: how many of the rows are of the parameters' shapes.
         coefficients: how many numbers are prepared for each parameter.
+        numbers: how many numbers the program reads.
     """
 
-    def __init__(self, rows: Sequence[Sequence[Tensor]], elements: int, coefficients: int) -> None:
+    def __init__(self, rows: Sequence[Sequence[Tensor]], elements: int, coefficients: int, numbers: int) -> None:
         params = rows[0]
-        self.device = params[0].device
-        self.count = len(params)
+        device = params[0].device
         blocks = [(t, start) for t, param in enumerate(params) for start in range(0, param.numel(), _BLOCK)]
-        self.owners = self.upload([t for t, _ in blocks])
-        self.starts = self.upload([start for _, start in blocks])
-        self.sizes = self.upload([param.numel() for param in params])
-        self.addresses = self.upload([tensor.data_ptr() for row in rows for tensor in row])
+        self.count = len(params)
+        self.owners = torch.tensor([t for t, _ in blocks], device=device)
+        self.starts = torch.tensor([start for _, start in blocks], device=device)
+        self.sizes = torch.tensor([param.numel() for param in params], device=device)
+        self.addresses = torch.tensor([tensor.data_ptr() for row in rows for tensor in row], device=device)
         self.aligned = all(tensor.data_ptr() % 16 == 0 for row in rows[:elements] for tensor in row)
-        self.coefficients = torch.empty(self.count * coefficients, dtype=torch.float64, device=self.device)
-        self.grads: list[int] = []
-        self.grad_addresses = self.sizes.clone()
-        self.numbers: list[float] = []
-        self.number_values = torch.empty(0, dtype=torch.float64, device=self.device)
-
-    def upload(self, values: Sequence[float], dtype: torch.dtype = torch.int64) -> Tensor:
-        """The values on the device, without waiting for it."""
-        host = torch.tensor(values, dtype=dtype, pin_memory=self.device.type == "cuda")
-        return host.to(self.device, non_blocking=True)
+        self.coefficients = torch.empty(self.count * coefficients, dtype=torch.float64, device=device)
+        self.grads = Sent(self.count, torch.int64, device)
+        self.numbers = Sent(numbers, torch.float64, device)
 
 
 class Kernel:
@@ -93,7 +124,7 @@ class Kernel:
 
     def table(self, rows: Sequence[Sequence[Tensor]]) -> Table:
         """The table of tensors, given in the order of the program's elements and scalars."""
-        return Table(rows, len(self.program.elements), self._coefficients)
+        return Table(rows, len(self.program.elements), self._coefficients, len(self._numbers))
 
     def __call__(
         self,
@@ -104,25 +135,20 @@ class Kernel:
         found_inf: Tensor | None,
     ) -> None:
         """Take one step with the gradients at these addresses, unless one of them was found to be infinite."""
-        if grads != table.grads:
-            table.grads, table.grad_addresses = grads, table.upload(grads)
-        numbers = values(self._numbers, group, grad_scale)
-        constants = [0.0 if isinstance(value, Tensor) else float(value) for value in numbers]
-        if constants != table.numbers:
-            table.numbers, table.number_values = constants, table.upload(constants, torch.float64)
-        for slot, value in zip(table.number_values, numbers, strict=True):
+        given = values(self._numbers, group, grad_scale)
+        numbers = table.numbers.send([0.0 if isinstance(value, Tensor) else float(value) for value in given])
+        for slot, value in zip(numbers, given, strict=True):
             if isinstance(value, Tensor):
                 slot.copy_(value.reshape(()))
         skips = found_inf is not None
-        flag = found_inf if skips else table.number_values
-        shared = (table.number_values, table.coefficients, flag)
+        shared = (numbers, table.coefficients, found_inf if skips else numbers)
         with torch.cuda.device_of(table.addresses):  # type: ignore[no-untyped-call]
             grid = (-(-table.count // _TENSORS),)
             self._module.prepare[grid](table.addresses, *shared, table.count, skips=skips, width=_TENSORS)
             if len(table.owners):
                 self._module.update[(len(table.owners),)](
                     table.addresses,
-                    table.grad_addresses,
+                    table.grads.send(grads),
                     *shared,
                     table.owners,
                     table.starts,
