@@ -32,7 +32,8 @@ def test_torch_checkpoint_goes_on(
     reference = counterpart(theirs, lr=0.01, weight_decay=0.1, foreach=False, **options)
     train(reference, 10)
     ours = copy.deepcopy(theirs)
-    optimizer = pa.create(name, ours, partial=0.5)
+    decoupled = {"decoupled_weight_decay": counterpart is torch.optim.AdamW}  # older AdamW checkpoints do not say so
+    optimizer = pa.create(name, ours, partial=0.5, **decoupled)
     optimizer.load_state_dict(copy.deepcopy(reference.state_dict()))
     optimizer.param_groups[0].update(mode)
     assert optimizer.param_groups[0]["lr"] == 0.01

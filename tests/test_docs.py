@@ -3,10 +3,12 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import re
+import sys
+import types
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +22,9 @@ MODULES = [
 ]
 SOURCES = sorted(LIBRARY.rglob("*.py"))
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 LIMITS = {"optimizer.py": 400}
 
@@ -50,10 +55,62 @@ def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """The Python blocks of a page run, one after the other, as its reader would run them."""
     monkeypatch.chdir(tmp_path)
     text = page.read_text()
-    namespace: dict[str, Any] = {"__name__": "__page__"}
+    module = types.ModuleType("__page__")  # a module of its own, so that its classes can be pickled
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in BLOCK.finditer(text):
         line = text[: block.start(1)].count("\n")
-        exec(compile("\n" * line + block[1], str(page), "exec"), namespace)
+        exec(compile("\n" * line + block[1], str(page), "exec"), vars(module))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE):
+        name = slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        count = 0
+        while name in found:
+            count += 1
+            name = f"{slug}-{count}"
+        found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("page", LINKED, ids=relative)
+def test_links(page: Path) -> None:
+    """Every link to a file or a heading of this repository leads there."""
+    broken = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.is_relative_to(ROOT) or not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_index_has_every_page() -> None:
+    """The map leads to each page of the documentation."""
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / link).resolve() for link in LINK.findall(index.read_text())}
+    missing = [relative(page) for page in LINKED if page not in (index, *linked)]
+    assert missing == [], "give them a row in docs/index.md"
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    """The reference and the tables between marks are what `python docs/generate.py` writes."""
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    tables = generate.current()
+    pages = [page.read_text() for page in PAGES]
+    for name in tables:
+        assert any(f"<!-- table:{name} -->" in page for page in pages), f"no page has the table {name}"
+    hint = "run `python docs/generate.py`"
+    assert generate.REFERENCE.read_text() == generate.reference(), hint
+    assert pages == [generate.filled(page, tables) for page in pages], hint
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

@@ -112,7 +112,7 @@ def test_numbers_never_recompile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parameters_in_any_memory_order() -> None:
-    """Transposed, channels-last and strided parameters, whatever their gradients' layout, are updated where they are."""
+    """Transposed, channels-last and strided parameters are updated where they are, whatever their gradients' layout."""
 
     def odd() -> list[Parameter]:
         generator = torch.Generator().manual_seed(0)

@@ -30,7 +30,7 @@ def main() -> None:
             names = inspect.signature(kernel.fn).parameters
             constants = {key: value for key, value in CONSTANTS.items() if key in names}
             signature = {key: POINTERS.get(key, "constexpr") for key in names}
-            source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+            source = ASTSource(kernel, signature, constants)
             ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
             if kernel is module.update:
                 wide = sum(ptx.count(f"{access}.global.v4") for access in ("ld", "st"))

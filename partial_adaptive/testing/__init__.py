@@ -47,7 +47,7 @@ def check_optimizer(make: Make) -> None:
 
 
 def check_estimator(
-    estimator: Selectable[Estimator], momentum: Selectable[Momentum] | None = None, **hyper: Any
+    estimator: Selectable[Estimator], momentum: Selectable[Momentum] | None = None, /, **hyper: Any
 ) -> None:
     """Run all checks on an estimator, or a `Switch` between two, inside a `PartialAdaptiveOptimizer`.
 
@@ -62,7 +62,7 @@ def check_estimator(
     check_optimizer(factory(estimator, momentum, **hyper))
 
 
-def factory(estimator: Selectable[Estimator], momentum: Selectable[Momentum] | None = None, **hyper: Any) -> Make:
+def factory(estimator: Selectable[Estimator], momentum: Selectable[Momentum] | None = None, /, **hyper: Any) -> Make:
     """What the checks take, for an estimator: a function from parameters and options to its optimizer.
 
     Args:

@@ -1,0 +1,183 @@
+"""Draws the figures of the documentation, in a minute on one core: ``python docs/figures.py [--png]``."""
+
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from benchmarks.data import load
+from benchmarks.models.small import mlp
+from partial_adaptive import Padam
+
+HERE = Path(__file__).parent
+EXPONENTS = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+NAMES = {0.0: "0", 1 / 16: "1/16", 1 / 8: "1/8", 1 / 4: "1/4", 1 / 2: "1/2"}
+RATES = [float(rate) for rate in np.logspace(-4, 1, 16)]
+SEEDS = (0, 1, 2)
+EPOCHS, BATCH = 10, 64
+
+INK = "#1b1f24"
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#8c959f",
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.hashsalt": "partial-adaptive",
+}
+
+
+def main() -> None:
+    """Draw all figures."""
+    torch.set_num_threads(1)
+    with matplotlib.rc_context(STYLE):
+        save("why", why())
+        save("bias-correction", bias_correction())
+
+
+def save(name: str, figure: Figure) -> None:
+    """Write a figure as SVG, the same bytes for the same figure."""
+    figure.savefig(HERE / "figures" / f"{name}.svg", facecolor="white", metadata={"Date": None})
+    if "--png" in sys.argv:
+        figure.savefig(HERE / "figures" / f"{name}.png", facecolor="white", dpi=160)
+
+
+def colour(p: float) -> Any:
+    """The colour of an exponent, from violet (0) to orange (1/2)."""
+    return matplotlib.colormaps["plasma"](0.02 + 0.76 * EXPONENTS.index(p) / (len(EXPONENTS) - 1))
+
+
+def why() -> Figure:
+    """What p does: to the steps of the coordinates of one network, and to the learning rates that train it."""
+    scales = trained_scales()
+    accuracy = {p: [[digits(lr, p, seed)[1] for seed in SEEDS] for lr in RATES] for p in EXPONENTS}
+    figure = Figure(figsize=(9.2, 3.5), layout="constrained")
+    steps, rates = figure.subplots(1, 2, width_ratios=(1.12, 1))
+    _draw_steps(steps, scales)
+    _draw_rates(rates, accuracy)
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    return figure
+
+
+def _draw_steps(axis: Any, scales: Tensor) -> None:
+    for row, p in enumerate(EXPONENTS):
+        step = scales.pow(-2 * p)
+        low, quarter, median, three_quarters, high = (
+            (step.quantile(q) / step.median()).item() for q in (0.01, 0.25, 0.5, 0.75, 0.99)
+        )
+        axis.plot([low, high], [row, row], color=colour(p), linewidth=2, solid_capstyle="round")
+        axis.plot([quarter, three_quarters], [row, row], color=colour(p), linewidth=11, solid_capstyle="butt")
+        axis.plot([median], [row], marker="|", color="white" if p else colour(p), markersize=11, markeredgewidth=2)
+        ratio = f"{high / low:,.0f}" if high / low >= 10 else f"{high / low:.1f}" if p else "1"
+        axis.text(1.6e4, row, f"{ratio}×", ha="right", va="center", color=colour(p), fontweight="bold")
+    axis.text(1.6e4, len(EXPONENTS) - 0.35, "99 % / 1 %", ha="right", va="center", color="#59636e", fontsize=8.5)
+    axis.set_xscale("log")
+    axis.set_xlim(0.1, 1.6e4)
+    axis.set_xticks([0.1, 1, 10, 100, 1000], ["0.1", "1", "10", "100", "1,000"])
+    axis.minorticks_off()
+    axis.set_ylim(-0.6, len(EXPONENTS) - 0.1)
+    ends = {0.0: "p = 0 (SGD)", 1 / 2: "p = 1/2 (Amsgrad)"}
+    axis.set_yticks(range(len(EXPONENTS)), [ends.get(p, f"p = {NAMES[p]}") for p in EXPONENTS])
+    axis.tick_params(axis="y", length=0)
+    axis.grid(visible=False, axis="y")
+    axis.spines["left"].set_visible(False)
+    axis.set_xlabel("step of a coordinate, α·s$^{−2p}$, relative to the median one")
+    axis.set_title("p sets how far the steps spread")
+
+
+def _draw_rates(axis: Any, accuracy: dict[float, list[list[float]]]) -> None:
+    for p, runs in accuracy.items():
+        mean = np.array([statistics.mean(run) for run in runs])
+        low, high = (np.array([limit(run) for run in runs]) for limit in (min, max))
+        axis.plot(RATES, mean, color=colour(p), label=f"p = {NAMES[p]}")
+        axis.fill_between(RATES, low, high, color=colour(p), alpha=0.15, linewidth=0)
+    axis.set_xscale("log")
+    axis.set_ylim(80, 100)
+    axis.set_yticks(range(80, 101, 5))
+    axis.set_xlim(2e-4, 6)
+    axis.set_xlabel("learning rate α")
+    axis.set_ylabel("test accuracy, %")
+    axis.legend(loc="lower left", bbox_to_anchor=(0.055, 0.02), fontsize=8.5, handlelength=1.0, handletextpad=0.5)
+    axis.set_title("and with it the learning rate to use")
+
+
+def trained_scales() -> Tensor:
+    """The scales s of a network trained with Padam, of all coordinates that have ever had a gradient."""
+    optimizer, _ = digits(0.1, 1 / 8, seed=0)
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    scales = torch.cat([scale.flatten() for param in params if (scale := optimizer.scale_of(param)) is not None])
+    return scales[scales > 2 * optimizer.defaults["eps"]]
+
+
+def digits(lr: float, p: float, seed: int) -> tuple[Padam, float]:
+    """Train the benchmark's network for scikit-learn's digits at a constant rate; its test accuracy in percent."""
+    torch.manual_seed(seed)
+    data = load("digits", _cache())
+    x_train, x_test = (torch.from_numpy(x).float().div(16) for x in (data.x_train, data.x_test))
+    y_train, y_test = (torch.from_numpy(y).long() for y in (data.y_train, data.y_test))
+    model = mlp(64, 10)
+    optimizer = Padam(model.parameters(), lr=lr, partial=p)
+    for batch in _batches(len(x_train)):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x_train[batch]), y_train[batch]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return optimizer, 100 * (model(x_test).argmax(1) == y_test).float().mean().item()
+
+
+def _batches(examples: int) -> Iterator[Sequence[int]]:
+    for _ in range(EPOCHS):
+        yield from torch.randperm(examples).split(BATCH)
+
+
+def _cache() -> Path:
+    """Where the decoded digits are kept: the benchmark's data directory."""
+    path = HERE.parent / "data"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def bias_correction() -> Figure:
+    """The factor by which the authors' correction makes the step smaller: c₂^(1/2 − p), c₂ = 1 − β₂^t."""
+    t = np.logspace(0, 4, 400)
+    corrected = -np.expm1(t * np.log(0.999))
+    figure = Figure(figsize=(6.4, 3.3), layout="constrained")
+    axis = figure.subplots()
+    for p in (1 / 8, 1 / 4, 1 / 2):
+        axis.plot(t, corrected ** (0.5 - p), color=colour(p), label=f"p = {NAMES[p]}")
+    for step, place in ((1, (1.35, 0.03)), (100, (115, 0.355)), (1406, (1500, 0.815))):
+        factor = (1 - 0.999**step) ** (3 / 8)
+        axis.plot([step], [factor], marker="o", markersize=5, color=colour(1 / 8), clip_on=False, zorder=3)
+        axis.annotate(f"{factor:.2g} at t = {step:,}", place, color=colour(1 / 8), fontsize=9)
+    axis.set_xscale("log")
+    axis.set(xlim=(1, 1e4), ylim=(0, 1.05), xlabel="step t (β₂ = 0.999)", ylabel=r"$c_2^{\,1/2-p}$")
+    axis.legend(loc="upper left", bbox_to_anchor=(0.02, 0.92))
+    axis.set_title("The step with “adam”, as a share of that with “consistent”")
+    return figure
+
+
+if __name__ == "__main__":
+    main()

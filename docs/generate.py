@@ -1,0 +1,307 @@
+"""Writes what the documentation takes from the code: ``python docs/generate.py [--results DIR]``, from the checkout.
+
+It writes ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
+``<!-- /table:NAME -->``: ``members`` from the registry, ``kernel`` from the code generator, and ``quick`` from the
+results store at DIR, if it is given.
+"""
+
+import argparse
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import partial_adaptive
+from partial_adaptive import MEMBERS, components, estimators, extensions, momentum, power, testing
+from partial_adaptive.execution import cpp
+from partial_adaptive.execution.trace import trace
+from partial_adaptive.hyperparameters import HYPERPARAMETERS
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference.md"
+
+_INTRODUCTION = """\
+# Reference
+
+Written from the docstrings by `docs/generate.py`; do not edit by hand. See [usage](usage.md) for the same in context
+and [mathematics](mathematics.md) for what the formulas mean.
+"""
+
+_SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
+    (
+        "The family",
+        "Every optimizer takes the arguments of its counterpart in `torch.optim` under the same names, and `partial`.",
+        [member.cls for member in MEMBERS.values()],
+    ),
+    (
+        "By name",
+        "The family as data.",
+        [partial_adaptive.create, partial_adaptive.Member],
+    ),
+    (
+        "The base class",
+        "What all of them share, and what an optimizer of your own is made from.",
+        [partial_adaptive.PartialAdaptiveOptimizer],
+    ),
+    ("Param groups", "", [partial_adaptive.param_groups]),
+    (
+        "Components",
+        "Estimators give s, momentum rules give n. [Extending](extending.md) writes one of each.",
+        [
+            partial_adaptive.Estimator,
+            partial_adaptive.Momentum,
+            components.Component,
+            partial_adaptive.Switch,
+            partial_adaptive.Hyper,
+            components.average_,
+            components.average_square_,
+            power.power,
+        ],
+    ),
+    (
+        "Testing",
+        "The conformance suite, `partial_adaptive.testing`.",
+        [testing.check_optimizer, testing.check_estimator, testing.factory, testing.parametrize_checks],
+    ),
+)
+
+
+def main() -> None:
+    """Write everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, metavar="DIR", help="a results store that has the study `quick`")
+    options = parser.parse_args()
+    REFERENCE.write_text(reference())
+    tables = current()
+    if options.results is not None:
+        tables["quick"] = quick(options.results)
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        page.write_text(filled(page.read_text(), tables))
+
+
+def current() -> dict[str, str]:
+    """The tables that follow from the code alone."""
+    return {"members": members(), "kernel": kernel()}
+
+
+def filled(text: str, tables: Mapping[str, str]) -> str:
+    """The text with these tables between their marks."""
+    for name, table in tables.items():
+        marks = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table:{name} -->)", re.DOTALL)
+        text = marks.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def members() -> str:
+    """The family as a table."""
+    rows = []
+    for name, member in MEMBERS.items():
+        counterpart = "–"
+        if member.counterpart is not None:
+            options = ", ".join(f"{key}={value}" for key, value in member.counterpart_options.items())
+            counterpart = f"`torch.optim.{member.counterpart.__name__}{f'({options})' if options else ''}`"
+        scale = member.formula.replace("|", "\\|")
+        rows.append((f"[`{member.cls.__name__}`]({_link(member.cls)})", f"`{name}`", scale, counterpart))
+    return _table(("optimizer", "name for `create`", "scale s", "at p = 1/2 equals"), rows)
+
+
+def quick(results: Path) -> str:
+    """The results of the study `quick` in a few columns, with what is needed to repeat them."""
+    from benchmarks import metrics, studies
+    from benchmarks.report.results import collect
+    from benchmarks.statistics import summarize
+    from benchmarks.store import Store
+
+    report = collect(studies.load("quick"), Store(results))
+    rows = []
+    for one in report.series:
+        accuracy = summarize(list(one.scores().values()))
+        loss = summarize([metrics.number(run.epochs[-1], "train", "clean_loss") for run in one.sound.values()])
+        records = [record for run in one.sound.values() for record in run.epochs]
+        times = [min(record["time"][key] for record in records) for key in ("step_ms", "optimizer_ms")]
+        cells = (f"{accuracy.mean:.2f} ± {accuracy.sd:.2f}", f"{loss.mean:.4f}", *(f"{time:.2f}" for time in times))
+        rows.append((one.arm.title, *cells))
+    header = ("optimizer", "test accuracy, %", "final train loss", "step, ms", "of it the optimizer, ms")
+    runs = sorted({len(one.runs) for one in report.series})
+    facts = report.environment
+    note = (
+        f"Final epoch, mean ± standard deviation over {' or '.join(map(str, runs))} seeds; times of the fastest epoch. "
+        f"`python -m benchmarks run quick` on {facts['device']}, with {facts['threads']} thread for each run, "
+        f"torch {facts['torch']}."
+    )
+    return f"{_table(header, rows)}\n{textwrap.fill(note, 119)}\n"
+
+
+def kernel() -> str:
+    """The loop over the elements that is generated for Padam at p = 1/8."""
+    optimizer = partial_adaptive.Padam([torch.zeros(1)], fused=True)
+    (group,) = optimizer.param_groups
+    program = trace(optimizer._rule(group), group, scaled=False)
+    text = cpp.source(program, dict.fromkeys((*program.elements, *program.scalars), torch.float32))
+    loop = text.partition("#pragma omp simd\n")[2].partition("\n      }\n")[0].splitlines()
+    return "\n".join(["```cpp", loop[0].strip(), *(f"  {line.strip()}" for line in loop[1:]), "}", "```"]) + "\n"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, [":---", *["---:" if header[1].startswith("test") else ":---"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _link(subject: Any) -> str:
+    """Where the reference has it, from the page that is one folder up."""
+    return f"docs/reference.md#{subject.__name__.lower()}"
+
+
+# -- the reference
+
+
+def reference() -> str:
+    """The reference as one page."""
+    parts = [_INTRODUCTION, _contents()]
+    for title, text, subjects in _SECTIONS:
+        parts += [f"## {title}\n", f"{text}\n" if text else "", *map(_entry, subjects)]
+        if title == "Components":
+            parts += [_list_of("Estimators", (estimators, extensions), partial_adaptive.Estimator)]
+            parts += [_list_of("Momentum rules", (momentum,), partial_adaptive.Momentum), _hyperparameters()]
+    return "\n".join(part.rstrip() + "\n" for part in parts if part)
+
+
+def _contents() -> str:
+    lines = []
+    for title, _, subjects in _SECTIONS:
+        names = ", ".join(f"[{subject.__name__}](#{subject.__name__.lower()})" for subject in subjects)
+        lines.append(f"- [{title}](#{title.lower().replace(' ', '-')}): {names}")
+    return "\n".join(lines)
+
+
+def _entry(subject: Any) -> str:
+    parts = [f"### {subject.__name__}\n", f"`{subject.__module__}`\n"]
+    if subject is not partial_adaptive.Hyper and (not inspect.isclass(subject) or "__init__" in vars(subject)):
+        parts.append(f"```text\n{_signature(subject.__name__, subject)}\n```\n")
+    parts.append(markdown(inspect.getdoc(subject) or ""))
+    methods = _methods(subject) if inspect.isclass(subject) and not getattr(subject, "__final__", False) else []
+    for name, method in methods:
+        call = f"{name}" if isinstance(method, property) else _signature(name, method)
+        parts.append(f"#### {subject.__name__}.{name}\n\n```text\n{call}\n```\n")
+        parts.append(markdown(inspect.getdoc(method) or ""))
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _methods(cls: type) -> list[tuple[str, Any]]:
+    """The public methods and properties that a class itself defines, with docstrings."""
+    return [
+        (name, member)
+        for name, member in vars(cls).items()
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)) and member.__doc__
+    ]
+
+
+def _signature(name: str, subject: Callable[..., Any]) -> str:
+    """A call with all arguments and their defaults, broken into lines where it is long."""
+    arguments, starred = [], False
+    for argument in inspect.signature(inspect.unwrap(subject)).parameters.values():
+        if argument.name == "self":
+            continue
+        if argument.kind is argument.KEYWORD_ONLY and not starred:
+            arguments.append("*")
+            starred = True
+        mark = {argument.VAR_POSITIONAL: "*", argument.VAR_KEYWORD: "**"}.get(argument.kind, "")
+        starred |= mark == "*"
+        default = repr(argument.default)
+        if argument.default is argument.empty:
+            arguments.append(mark + argument.name)
+        else:
+            arguments.append(f"{argument.name}={'…' if '<' in default else default}")
+    return textwrap.fill(f"{name}({', '.join(arguments)})", 110, subsequent_indent=" " * (len(name) + 1))
+
+
+def markdown(text: str) -> str:
+    """A docstring in Google style as Markdown."""
+    blocks: list[str] = []
+    lines = text.splitlines()
+    while lines:
+        if not lines[0].strip():
+            lines.pop(0)
+        elif lines[0].rstrip() == "::":
+            lines.pop(0)
+            blocks.append(_fenced("text", _indented(lines)))
+        elif re.fullmatch(r"(Args|Raises|Returns|Attributes|Example):", lines[0].rstrip()):
+            blocks.append(_section(lines.pop(0).rstrip(": "), _indented(lines)))
+        else:
+            paragraph = _paragraph(lines)
+            literal = paragraph[-1].endswith("::")
+            paragraph[-1] = re.sub(r"\s?::$", ":", paragraph[-1])
+            blocks.append("\n".join(paragraph))
+            if literal:
+                blocks.append(_fenced("text", _indented(lines)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _paragraph(lines: list[str]) -> list[str]:
+    taken: list[str] = []
+    while lines and lines[0].strip():
+        taken.append(lines.pop(0))
+    return taken
+
+
+def _indented(lines: list[str]) -> list[str]:
+    """Take the indented lines at the start, and undo their indentation."""
+    taken: list[str] = []
+    while lines and (not lines[0].strip() or lines[0].startswith(" ")):
+        taken.append(lines.pop(0))
+    return textwrap.dedent("\n".join(taken)).strip("\n").splitlines()
+
+
+def _fenced(language: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def _section(title: str, lines: list[str]) -> str:
+    if title == "Example":
+        return _fenced("pycon", lines)
+    items: list[str] = []
+    for line in lines:
+        if line.startswith(" "):
+            items[-1] += " " + line.strip()
+        else:
+            items.append(line)
+    names = {"Args": "Arguments", "Returns": "Returns", "Raises": "Raises", "Attributes": "Attributes"}
+    if title == "Returns":
+        return f"Returns: {' '.join(items)}"
+    entries = (re.sub(r"^(\*{0,2})([\w, ]+): ", _item, item) for item in items)
+    return f"{names[title]}:\n\n" + "\n".join(f"- {entry}" for entry in entries)
+
+
+def _item(match: re.Match[str]) -> str:
+    return ", ".join(f"`{match[1]}{name}`" for name in match[2].split(", ")) + ": "
+
+
+def _list_of(title: str, modules: Sequence[Any], base: type) -> str:
+    """Every component of a kind, in a table."""
+    found = [
+        cls
+        for module in modules
+        for cls in vars(module).values()
+        if inspect.isclass(cls) and issubclass(cls, base) and cls is not base and cls.__module__ == module.__name__
+    ]
+    rows = []
+    for cls in found:
+        state = ", ".join(f"`{name}`" for name in (*cls.buffers, *getattr(cls, "scalars", ())))
+        reads = ", ".join(f"`{name}`" for name in cls.hyperparameters)
+        meaning = (cls.__doc__ or "").partition("\n")[0].replace("|", "\\|")
+        rows.append((f"`{cls.__module__}.{cls.__name__}`", meaning, state or "–", reads or "–"))
+    return f"### {title}\n\n" + _table(("class", "meaning", "state", "reads"), rows)
+
+
+def _hyperparameters() -> str:
+    """Every entry of a param group that the library knows."""
+    rows = [(f"`{name}`", entry.meaning.replace("|", "\\|"), entry.allowed) for name, entry in HYPERPARAMETERS.items()]
+    return "### Hyperparameters\n\n" + _table(("entry", "meaning", "allowed"), rows)
+
+
+if __name__ == "__main__":
+    main()
