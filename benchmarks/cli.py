@@ -1,20 +1,23 @@
-"""The command line: ``python -m benchmarks list | run STUDY | report STUDY…``."""
+"""The command line: ``python -m benchmarks list | run STUDY | report STUDY… | steptime | profile``."""
 
 import argparse
+import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
 
-from benchmarks import estimate, optimizers, runner, studies, tuning, workloads
+from benchmarks import distributed, estimate, optimizers, profile, runner, steptime, studies, tuning, workloads
 from benchmarks.cluster import ClusterError
 from benchmarks.data import DataError, fingerprint
+from benchmarks.distributed import DistributedError
 from benchmarks.engine import train
 from benchmarks.runner import Outcome, Settings, Stop
 from benchmarks.store import Store, StoreError
 from benchmarks.study import Run, Study, StudyError
+from partial_adaptive import MEMBERS
 
 DONE, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -24,13 +27,24 @@ _EPILOG = (
 )
 
 
-_BAD_INPUT = (StudyError, optimizers.OptimizerError, workloads.WorkloadError, DataError, StoreError, ClusterError)
+_BAD_INPUT = (
+    StudyError,
+    optimizers.OptimizerError,
+    workloads.WorkloadError,
+    DataError,
+    StoreError,
+    ClusterError,
+    DistributedError,
+    profile.ProfileError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if distributed.launched() and options.command is not _run:
+            raise DistributedError("torchrun is for `run` alone: call this command by `python -m benchmarks`")
         code: int = options.command(options)
         return code
     except _BAD_INPUT as error:
@@ -68,7 +82,55 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_report)
     command.add_argument("studies", nargs="+", metavar="study", help="names of `list`, or paths of .toml files")
     _add_places(command)
+
+    command = commands.add_parser("steptime", help="how long a step of each member takes, beside torch.optim's")
+    command.set_defaults(command=_steptime)
+    _add_measuring(command)
+    command.add_argument(
+        "--lists",
+        type=_names(steptime.LISTS),
+        default=list(steptime.LISTS),
+        metavar="L,…",
+        help=f"of tensors: {', '.join(steptime.LISTS)} (all)",
+    )
+    command.add_argument(
+        "--members",
+        type=_names(MEMBERS),
+        default=list(MEMBERS),
+        metavar="M,…",
+        help="of the family, as `list` names them (all)",
+    )
+    command.add_argument("--rounds", type=_count, default=20, metavar="N", help="how often each is timed (20)")
+
+    command = commands.add_parser("profile", help="how long an epoch takes, in every mode, 1 to 4 runs side by side")
+    command.set_defaults(command=_profile)
+    _add_measuring(command)
+    command.add_argument(
+        "--workloads",
+        type=_names(workloads.REGISTRY),
+        default=list(profile.WORKLOADS),
+        metavar="W,…",
+        help="as `list` names them (the paper's three networks on CIFAR-10)",
+    )
+    command.add_argument(
+        "--modes",
+        type=_names(profile.MODES),
+        metavar="M,…",
+        help=f"{', '.join(profile.MODES)} (all that the device has)",
+    )
+    command.add_argument("--jobs", type=_counts, default=[1, 2, 4], metavar="K,…", help="runs side by side (1,2,4)")
+    command.add_argument("--steps", type=_count, default=100, metavar="N", help="timed steps of each run (100)")
+    command.add_argument("--optimizer", default="padam", metavar="O", help="as `list` names it (padam)")
+    command.add_argument("--batch-size", type=_count, default=128, metavar="B", help="(128)")
+    command.add_argument("--width", type=_positive, default=1.0, metavar="F", help="factor on all channels (1)")
+    command.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="data sets (data/)")
     return parser
+
+
+def _add_measuring(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", type=_devices, metavar="D", help="cpu, cuda or cuda:N")
+    command.add_argument("--threads", type=_count, metavar="N", help="CPU threads")
+    command.add_argument("--output", type=_markdown, metavar="FILE.md", help="the tables; JSON goes beside it")
 
 
 def _add_places(command: argparse.ArgumentParser) -> None:
@@ -95,19 +157,44 @@ def _report(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     study, store = studies.load(options.study), Store(options.results)
-    devices = options.device or (("cuda",) if torch.cuda.is_available() else ("cpu",))
+    devices = options.device or _default_devices()
     threads = options.threads or study.threads
     settings = Settings(options.data_dir, devices, options.jobs_per_device, threads, options.time_budget, options.ray)
-    if options.dry_run:
-        return _dry_run(study, store, settings, options)
-    store.prepare()
+    if distributed.launched():
+        _check_alone(settings)
+    with distributed.session(torch.device(devices[0])) as device:
+        if distributed.active():
+            settings = dataclasses.replace(settings, devices=(str(device),))
+        if options.dry_run:
+            return _dry_run(study, store, settings, options) if distributed.rank() == 0 else DONE
+        code = _stages(study, store, settings, options)
+        if code != INTERRUPTED and distributed.rank() == 0:
+            _write_report([study], options)
+        if code != FAILED:
+            distributed.barrier()  # an exit code that is not 0 makes torchrun end the first process at once
+        return code
+
+
+def _check_alone(settings: Settings) -> None:
+    """Refuse what would share out the work a second time when torchrun shares out each run."""
+    if settings.ray is not None:
+        raise DistributedError("--ray spreads runs over machines, torchrun each run over processes: use one of them")
+    if settings.jobs > 1:
+        raise DistributedError("--jobs-per-device: under torchrun the processes train one run after the other")
+    if len(settings.devices) > 1 or torch.device(settings.devices[0]).index is not None:
+        raise DistributedError(
+            f"--device {','.join(settings.devices)}: under torchrun each process takes its own, give cuda or cpu"
+        )
+
+
+def _stages(study: Study, store: Store, settings: Settings, options: argparse.Namespace) -> int:
+    """Run what is missing of a study; of a tuned one the trials, then what they chose."""
+    distributed.agreed(store.prepare)
     stop = Stop(options.time_budget)
     code = _stage(_selected(study.runs(options.seeds), options), store, settings, stop, options)
-    if study.tuning is not None and code in (DONE, FAILED):
-        study_runs = _final_runs(study, store, options)
-        code = max(code, _stage(_selected(study_runs, options), store, settings, stop, options))
-    if code != INTERRUPTED:
-        _write_report([study], options)
+    if study.tuning is not None and (code == DONE or (code == FAILED and not distributed.active())):
+        chosen = distributed.agreed(lambda: _final_runs(study, store, options))
+        code = max(code, _stage(_selected(chosen, options), store, settings, stop, options))
     return code
 
 
@@ -119,6 +206,34 @@ def _final_runs(study: Study, store: Store, options: argparse.Namespace) -> list
     for group in waiting:
         print(f"{group}: not all trials are in, so no setting is chosen")
     return tuned.runs(options.seeds)
+
+
+def _steptime(options: argparse.Namespace) -> int:
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    steptime.run(_one_device(options), options.lists, options.members, options.rounds, options.output)
+    return DONE
+
+
+def _profile(options: argparse.Namespace) -> int:
+    device = _one_device(options)
+    configs = [
+        profile.configure(name, options.optimizer, options.batch_size, options.width) for name in options.workloads
+    ]
+    chosen = options.modes or profile.modes(device)
+    profile.run(device, configs, chosen, options.jobs, options.data_dir, options.steps, options.threads, options.output)
+    return DONE
+
+
+def _one_device(options: argparse.Namespace) -> torch.device:
+    names = options.device or _default_devices()
+    if len(names) > 1:
+        raise profile.ProfileError(f"--device {','.join(names)}: time is measured on one device")
+    return torch.device(names[0])
+
+
+def _default_devices() -> tuple[str, ...]:
+    return ("cuda",) if torch.cuda.is_available() else ("cpu",)
 
 
 def _selected(runs: Sequence[Run], options: argparse.Namespace) -> list[Run]:
@@ -134,11 +249,15 @@ def _selected(runs: Sequence[Run], options: argparse.Namespace) -> list[Run]:
 
 def _stage(runs: Sequence[Run], store: Store, settings: Settings, stop: Stop, options: argparse.Namespace) -> int:
     """Run what is missing of these, and say what became of it."""
-    planned = runner.plan(runs, store, settings.data_dir, fingerprint)
-    todo = [one for one in planned if options.force or one.state != "done"]
-    if options.force:
-        for one in todo:
+
+    def prepare() -> list[runner.Planned]:
+        planned = runner.plan(runs, store, settings.data_dir, fingerprint)
+        for one in planned if options.force else ():
             store.checkpoint(one.identity).unlink(missing_ok=True)
+        return planned
+
+    planned = distributed.agreed(prepare)
+    todo = [one for one in planned if options.force or one.state != "done"]
     print(f"{len(todo)} of {len(planned)} runs to do, {len(planned) - len(todo)} done before")
     if not todo:
         return DONE
@@ -161,7 +280,16 @@ def _settle(outcome: Outcome, asked: int) -> int:
 
 def _dry_run(study: Study, store: Store, settings: Settings, options: argparse.Namespace) -> int:
     """Say what `run` would do."""
-    planned = runner.plan(_selected(study.runs(options.seeds), options), store, settings.data_dir, fingerprint)
+    missing: dict[str, str] = {}
+
+    def known(workload: str, data_dir: Path) -> str:
+        try:
+            return fingerprint(workload, data_dir)
+        except DataError as error:
+            missing[workloads.find(workload).dataset] = str(error)
+            return "missing"
+
+    planned = runner.plan(_selected(study.runs(options.seeds), options), store, settings.data_dir, known)
     estimator = estimate.Estimator(store.results(), torch.device(settings.devices[0]))
     parts = []
     for one in planned:
@@ -179,6 +307,8 @@ def _dry_run(study: Study, store: Store, settings: Settings, options: argparse.N
         print(f"these are the trials; {len(groups)} chosen settings × {len(options.seeds or study.seeds)} seeds follow")
     if parts:
         print(f"expected: {estimate.total(parts, lanes)}")
+    for dataset, why in missing.items():
+        print(f"data missing: {why}; what is done of {dataset} cannot be told without it")
     return DONE
 
 
@@ -214,6 +344,30 @@ def _devices(text: str) -> tuple[str, ...]:
         if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
             raise argparse.ArgumentTypeError(f"device {name!r} is not available here")
     return names
+
+
+def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Reads names separated by commas, of those that are known."""
+
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"unknown {name!r}{optimizers.nearest(name, known)}")
+        return names
+
+    return read
+
+
+def _markdown(text: str) -> Path:
+    path = Path(text)
+    if path.suffix != ".md":
+        raise argparse.ArgumentTypeError(f"must end in .md, got {text!r}")
+    return path
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
 
 
 def _count(text: str) -> int:

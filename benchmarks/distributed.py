@@ -2,13 +2,25 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+class DistributedError(RuntimeError):
+    """What torchrun was asked to start makes no sense."""
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return bool(dist.is_torchelastic_launched())
 
 
 def active() -> bool:
@@ -28,18 +40,31 @@ def world() -> int:
 
 @contextlib.contextmanager
 def session(device: torch.device) -> Iterator[torch.device]:
-    """Joins the group that torchrun started, if it did; gives the device of this process."""
-    if not dist.is_torchelastic_launched():
+    """Joins the group that torchrun started, if it did; gives the device of this process.
+
+    Inside, only the first process prints. Errors have every process's standard error.
+    """
+    if not launched():
         yield device
         return
     if device.type == "cuda":
+        here, devices = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > devices:
+            raise DistributedError(f"--nproc-per-node {here}: this machine has {devices} CUDA devices, one per process")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield device
+        with contextlib.nullcontext() if rank() == 0 else _silence():
+            yield device
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def parallel(model: nn.Module) -> nn.Module:
@@ -71,6 +96,23 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def agreed(function: Callable[[], T]) -> T:
+    """What `function` gives in the first process, the only one that calls it; an error there is raised in all."""
+    if not active():
+        return function()
+    answer: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = function()
+        except Exception as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    result: T = answer[0]
+    return result
 
 
 def barrier() -> None:

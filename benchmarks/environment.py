@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from benchmarks import distributed
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -23,6 +25,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
+        "processes": distributed.world() if distributed.active() else None,
         "commit": commit(),
         "command": command(),
     }
@@ -32,6 +35,10 @@ def command() -> str:
     """The command line of this process as one would type it."""
     name = Path(sys.argv[0]).name
     program = ["python", "-m", "benchmarks"] if name == "__main__.py" else [name]
+    if distributed.launched():
+        sizes = {"--nnodes": "GROUP_WORLD_SIZE", "--nproc-per-node": "LOCAL_WORLD_SIZE"}
+        options = [f"{option}={os.environ[variable]}" for option, variable in sizes.items() if variable in os.environ]
+        program = ["torchrun", *options, *(part for part in program if part != "python")]
     return shlex.join([*program, *sys.argv[1:]])
 
 

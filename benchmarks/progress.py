@@ -18,15 +18,16 @@ class Progress:
     Args:
         total: runs to go.
         slots: how many run side by side.
+        shown: whether this process is the one that draws bars.
     """
 
-    def __init__(self, total: int, slots: int) -> None:
+    def __init__(self, total: int, slots: int, *, shown: bool = True) -> None:
         self._total = total
         self._finished = 0
         self._lock = threading.Lock()
         interactive = sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb"
         self._bars: list[Any] = []
-        if tqdm is not None and interactive and total:
+        if tqdm is not None and interactive and shown and total:
             self._bars = [tqdm(total=total, desc="runs", unit="run", position=0)]
             self._bars += [tqdm(unit="epoch", position=1 + slot, leave=False) for slot in range(slots)]
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import environment, metrics
+from benchmarks import distributed, environment, metrics
 from benchmarks.config import RunConfig
 from benchmarks.progress import Progress
 from benchmarks.store import Store, StoreError
@@ -64,6 +64,11 @@ class Outcome:
     interrupted: bool = False
     fatal: str | None = None
 
+    @property
+    def broken(self) -> bool:
+        """Whether nothing more can be run: no disk to write to, or an error while others wait for this process."""
+        return self.fatal is not None or (distributed.active() and bool(self.failed))
+
 
 class Stop:
     """Why and when to stop: a signal, the budget, or an error that would hit every run."""
@@ -88,13 +93,19 @@ class Stop:
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Stop on Ctrl-C and on a polite kill; a second one ends the process at once."""
+        """Stop on Ctrl-C and on a polite kill; a second one ends the process at once.
+
+        Under torchrun it does not: torchrun passes on to its processes what the terminal has sent them already, and
+        kills those that do not end within half a minute.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
             if self.interrupted:
+                if distributed.active():
+                    return
                 raise KeyboardInterrupt
             self.interrupted = True
             self.now()
@@ -124,7 +135,10 @@ def plan(runs: Sequence[Run], store: Store, data_dir: Path, fingerprint: Callabl
 
 
 def execute(todo: Sequence[Planned], store: Store, settings: Settings, stop: Stop, train: Train) -> Outcome:
-    """Train every planned run and store its records, until done or told to stop."""
+    """Train every planned run and store its records, until done or told to stop.
+
+    The processes of torchrun share each run: all of them are given the same runs, and the first one stores them.
+    """
     if settings.ray is not None:
         from benchmarks import cluster
 
@@ -134,12 +148,12 @@ def execute(todo: Sequence[Planned], store: Store, settings: Settings, stop: Sto
     for planned in todo:
         waiting.put(planned)
     slots = [device for device in settings.devices for _ in range(settings.jobs)][: max(1, len(todo))]
-    with Progress(len(todo), len(slots)) as progress, stop.on_signals():
+    with Progress(len(todo), len(slots), shown=distributed.rank() == 0) as progress, stop.on_signals():
 
         def work(slot: int, device: torch.device) -> None:
             if settings.threads is not None:
                 torch.set_num_threads(settings.threads)
-            while not stop():
+            while not outcome.broken and not distributed.anywhere(stop(), device):
                 try:
                     planned = waiting.get_nowait()
                 except queue.Empty:
@@ -156,6 +170,8 @@ def execute(todo: Sequence[Planned], store: Store, settings: Settings, stop: Sto
             while thread.is_alive():
                 thread.join(timeout=0.2)
     outcome.interrupted = stop.interrupted
+    if not outcome.broken:
+        outcome.interrupted = distributed.anywhere(stop.interrupted, torch.device(settings.devices[0]))
     return outcome
 
 
@@ -186,7 +202,8 @@ def _one(
         if records is None:
             outcome.stopped.append(run.label)
             return
-        store.write(run.config, planned.fingerprint, environment.describe(device), records)
+        if distributed.rank() == 0:
+            store.write(run.config, planned.fingerprint, environment.describe(device), records)
         outcome.finished.append(run.label)
         progress.finish(run.label, note(run.config, records))
     except (StoreError, OSError) as error:

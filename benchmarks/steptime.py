@@ -4,7 +4,6 @@ import gc
 import importlib
 import importlib.util
 import itertools
-import json
 import statistics
 import time
 import weakref
@@ -14,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from tqdm import tqdm
 
 from benchmarks.environment import describe
 from benchmarks.models.resnet import resnet18
+from benchmarks.sheet import Sheet
 from partial_adaptive import MEMBERS, Member
 from partial_adaptive.execution.trace import trace
 
@@ -71,12 +69,13 @@ class AuthorsLoop(torch.optim.Optimizer):
                 grad, state = param.grad, self.state[param]
                 if not state:
                     state["step"] = 0
-                    state["exp_avg"], state["exp_avg_sq"], state["max"] = (torch.zeros_like(param) for _ in range(3))
+                    names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+                    state.update({name: torch.zeros_like(param) for name in names})
                 state["step"] += 1
                 state["exp_avg"].mul_(beta1).add_(grad, alpha=1 - beta1)
                 state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-                torch.max(state["max"], state["exp_avg_sq"], out=state["max"])
-                denominator = state["max"].sqrt().add_(group["eps"])
+                torch.max(state["max_exp_avg_sq"], state["exp_avg_sq"], out=state["max_exp_avg_sq"])
+                denominator = state["max_exp_avg_sq"].sqrt().add_(group["eps"])
                 step_size = group["lr"] * (1 - beta2 ** state["step"]) ** 0.5 / (1 - beta1 ** state["step"])
                 param.addcdiv_(state["exp_avg"], denominator ** (group["partial"] * 2), value=-step_size)
 
@@ -141,12 +140,27 @@ def _builder(
 
 
 def measure(candidates: Sequence[Contender], params: list[Parameter], rounds: int) -> dict[str, Times]:
-    """Time all candidates in every round, in an order that turns, so that what disturbs one disturbs all."""
+    """Time all candidates in every round, in an order that turns, so that what disturbs one disturbs all.
+
+    They work on the same parameters, gradients and state: one set of tensors serves all, however large. A reference
+    that the device does not support is left out.
+    """
     cuda = params[0].is_cuda
-    optimizers = {one.label: one.build(params) for one in candidates}
+    shared: dict[tuple[Tensor, str], Tensor] = {}
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for one in candidates:
+        try:
+            optimizer = one.build(params)
+            optimizer.step()
+        except RuntimeError:
+            if one.ours:
+                raise
+            continue
+        _share(optimizer, shared)
+        optimizer.step()  # with what it was given, so that what it had is let go
+        optimizers[one.label] = optimizer
     times = {label: Times() for label in optimizers}
     for label, optimizer in optimizers.items():
-        optimizer.step()
         times[label].extra_bytes = _extra_memory(optimizer.step, cuda=cuda)
         for _ in range(WARM_UP):
             optimizer.step()
@@ -159,23 +173,33 @@ def measure(candidates: Sequence[Contender], params: list[Parameter], rounds: in
     return times
 
 
+def _share(optimizer: torch.optim.Optimizer, shared: dict[tuple[Tensor, str], Tensor]) -> None:
+    """Give the optimizer the state tensors that an earlier one has under the same name."""
+    for param, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape == param.shape:
+                state[name] = shared.setdefault((param, name), value)
+
+
 def _time(step: Callable[[], Any], *, cuda: bool) -> tuple[float, float]:
-    """Seconds until `step` returns, and until its work is done."""
-    if not cuda:
-        start = time.perf_counter()
-        step()
-        elapsed = time.perf_counter() - start
-        return elapsed, elapsed
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]  # the device waits here until all is launched: device time without gaps
-    begin.record()
+    """Seconds until `step` returns, and seconds of work on the device."""
+    if cuda:
+        torch.cuda.synchronize()
     start = time.perf_counter()
     step()
-    elapsed = time.perf_counter() - start
+    host = time.perf_counter() - start
+    if not cuda:
+        return host, host
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize()
+    # The device waits until the host has launched what it can (a queue holds about a thousand kernels): then the time
+    # between the events is the device's own, as it is in a training that is not held up by its launches.
+    torch.cuda._sleep(int(3e9 * min(host, 0.1)))  # type: ignore[no-untyped-call]  # cycles, of a clock of 2 GHz at most
+    begin.record()
+    step()
     end.record()
     torch.cuda.synchronize()
-    return elapsed, begin.elapsed_time(end) / 1e3
+    return host, begin.elapsed_time(end) / 1e3
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -183,7 +207,8 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
+        self.live: int = 0
+        self.peak: int = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -214,7 +239,8 @@ def _extra_memory(step: Callable[[], Any], *, cuda: bool) -> int:
         before = torch.cuda.memory_allocated()
         step()
         return int(torch.cuda.max_memory_allocated() - before)
-    with _Allocations() as allocations:
+    allocations = _Allocations()
+    with allocations:
         step()
     return allocations.peak
 
@@ -224,28 +250,30 @@ def floor_bytes(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> i
     group = optimizer.param_groups[0]
     program = trace(optimizer._rule(group), group, scaled=False)  # type: ignore[attr-defined]
     written = sum(node.op != "element" for node in program.elements.values())
-    return (len(program.elements) + written) * sum(param.numel() * param.element_size() for param in params)
+    size: int = sum(param.numel() * param.element_size() for param in params)
+    return (len(program.elements) + written) * size
 
 
 def copy_bandwidth(device: torch.device, rounds: int) -> float:
-    """Bytes per second that the device reads and writes when it copies 400 MB, the median of some rounds."""
+    """Bytes per second that the device reads and writes when it copies 400 MB, the best of some rounds."""
     source = torch.ones(100_000_000, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
     seconds = [_time(lambda: target.copy_(source), cuda=source.is_cuda)[1] for _ in range(rounds)]
-    return 2 * source.nbytes / statistics.median(seconds)
+    return 2 * source.nbytes / min(seconds)
 
 
 def rows(
     times: dict[str, Times], candidates: Sequence[Contender], floor: int, bandwidth: float
 ) -> Iterator[dict[str, Any]]:
     """A row of the table for each contender: medians and spread, and ratios to the references, pair by pair."""
+    candidates = [one for one in candidates if one.label in times]
     references = [one.label for one in candidates if not one.ours]
     fastest = min(references, key=lambda label: statistics.median(times[label].device), default=None)
     for one in candidates:
         own = times[one.label]
         device = statistics.median(own.device)
-        quarters = statistics.quantiles(own.device, n=4) if len(own.device) > 1 else [device] * 3
+        quarters = statistics.quantiles(own.device, n=4, method="inclusive") if len(own.device) > 1 else [device] * 3
         yield {
             "optimizer": one.label,
             "ms": device * 1e3,
@@ -269,7 +297,7 @@ def _ratio(own: Times, times: dict[str, Times], against: Sequence[str], ours: bo
 def run(
     device: torch.device, lists: Sequence[str], members: Sequence[str], rounds: int, output: Path | None
 ) -> list[dict[str, Any]]:
-    """Measure, print a table for each list of tensors and member, and write them down.
+    """Measure, and show and write a table for each list of tensors and member.
 
     Args:
         device: where.
@@ -279,26 +307,18 @@ def run(
         output: a Markdown file for the tables; the numbers go beside it as JSON.
     """
     bandwidth = copy_bandwidth(device, max(5, rounds // 2))
-    environment = describe(device) | {"copy_bandwidth_gb_s": round(bandwidth / 1e9, 1), "rounds": rounds}
-    print(json.dumps(environment, indent=1))
-    results, text = [], []
-    for shapes, name in tqdm(list(itertools.product(lists, members)), disable=None):
+    sheet = Sheet(
+        "Step time", describe(device) | {"copy_bandwidth_gb_s": round(bandwidth / 1e9, 1), "rounds": rounds}, output
+    )
+    for shapes in lists:
         params = [Parameter(torch.randn(shape, device=device)) for shape in LISTS[shapes]()]
         for param in params:
             param.grad = torch.randn_like(param)
-        member = MEMBERS[name]
-        candidates = contenders(member, (1 / 8, 0.3) if name == "padam" else (1 / 8,))
-        times = measure(candidates, params, rounds)
-        floor = floor_bytes(_builder(member.cls)(params), params)
-        table = list(rows(times, candidates, floor, bandwidth))
-        results += [{"list": shapes, "member": name, **row} for row in table]
-        text.append(f"### {shapes}: {name}\n\n{tabulate(table, headers='keys', tablefmt='github', floatfmt='.3g')}\n")
-        tqdm.write(text[-1])
-        del params, times
-        gc.collect()
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        facts = "\n".join(f"- {key}: {value}" for key, value in environment.items())
-        output.write_text(f"# Step time\n\n{facts}\n\n" + "\n".join(text))
-        output.with_suffix(".json").write_text(json.dumps({"environment": environment, "rows": results}, indent=1))
-    return results
+        for name in members:
+            member = MEMBERS[name]
+            candidates = contenders(member, (1 / 8, 0.3) if name == "padam" else (1 / 8,))
+            times = measure(candidates, params, rounds)
+            floor = floor_bytes(_builder(member.cls)(params), params)
+            sheet.add(list(rows(times, candidates, floor, bandwidth)), list=shapes, member=name)
+            gc.collect()
+    return sheet.rows

@@ -13,9 +13,9 @@ from partial_adaptive.components import Selectable
 from partial_adaptive.estimators import Estimator
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.fused import BACKENDS, Fused
-from partial_adaptive.execution.staging import stage
+from partial_adaptive.execution.staging import Staged, stage
 from partial_adaptive.execution.tensor_list import TensorList
-from partial_adaptive.hyperparameters import complete, validate
+from partial_adaptive.hyperparameters import Hyper, complete, validate
 from partial_adaptive.momentum import Gradient, Momentum
 from partial_adaptive.rule import Rule
 from partial_adaptive.state import AGE, STEP, advance, counts, initialize, placed, rest
@@ -181,15 +181,15 @@ class PartialAdaptiveOptimizer(Optimizer):
             self._check(group, rule, params)
             buckets = self._buckets(group, rule, params)
             if not group["fused"]:
-                return [functools.partial(self._update, group, rule, bucket) for bucket in buckets]
+                foreach = group["foreach"]
+                if foreach is None:
+                    foreach = _default_to_fused_or_foreach(params, group["differentiable"])[1]
+                return [functools.partial(self._update, group, rule, bucket, foreach=foreach) for bucket in buckets]
             launches = self._fused.prepare(index, rule, group, buckets, self.state, scaled=scale is not None)
         return [functools.partial(launch.run, group, scale, found_inf) for launch in launches]
 
     def _buckets(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> list[list[Tensor]]:
         """The parameters in lists that can be updated together: they agree on all that the update depends on."""
-        foreach = group["foreach"]
-        if foreach is None and not group["fused"]:
-            foreach = _default_to_fused_or_foreach(list(params), group["differentiable"])[1]
         required = {STEP, *rule.momentum.scalars, *rule.buffers}
         counters = () if group["capturable"] else (AGE, STEP, *rule.momentum.scalars)
         resting = () if rule.estimator else self._estimator.select(group).buffers
@@ -200,10 +200,9 @@ class PartialAdaptiveOptimizer(Optimizer):
                 initialize(state, param, group, rule)
             if resting:
                 rest(state, resting)
-            key: Hashable = id(param)
             if group["fused"]:
-                key = (param.device, param.dtype, cast(Tensor, param.grad).dtype, state[STEP].dtype)
-            elif foreach:
+                key: Hashable = (param.device, param.dtype, cast(Tensor, param.grad).dtype, state[STEP].dtype)
+            else:
                 values = [state[name].item() if name in state else None for name in counters]
                 key = (type(param), param.device, param.dtype, *values)
             buckets.setdefault(key, []).append(param)
@@ -240,26 +239,39 @@ class PartialAdaptiveOptimizer(Optimizer):
                 "use dense gradients (sparse=False), or PartialAdagrad without weight decay"
             )
 
-    def _update(self, group: dict[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
+    def _update(self, group: dict[str, Any], rule: Rule, params: Sequence[Tensor], *, foreach: bool) -> None:
+        """Update a bucket, as one list of tensors or one by one."""
         states = [self.state[param] for param in params]
         advance(states, rule)
         rows = [
             stage(param, cast(Tensor, param.grad), [state[name] for name in rule.buffers], group["state_dtype"])
             for param, state in zip(params, states, strict=True)
         ]
-        lift = Functional.lift if group["differentiable"] else TensorList.lift
-        param = lift([row.param for row in rows])
-        grad = lift([row.grad for row in rows])
-        buffers = {name: lift([row.buffers[i] for row in rows]) for i, name in enumerate(rule.buffers)}
-        scalars = {name: TensorList.lift([state[name] for state in states]) for name in rule.momentum.scalars}
-        rule.update(param, grad, rule.hyper(group, *counts(states, group, rule)), buffers | scalars)
-        if group["differentiable"]:
-            rows[0].param.copy_(param.value)
-            for name, buffer in buffers.items():
-                states[0][name] = torch.view_as_complex(buffer.value) if states[0][name].is_complex() else buffer.value
+        hyper = rule.hyper(group, *counts(states, group, rule))
+        if foreach:
+            self._apply(rule, hyper, rows, states)
+        else:
+            for row, state in zip(rows, states, strict=True):
+                if group["capturable"]:
+                    hyper = rule.hyper(group, *counts([state], group, rule))
+                self._apply(rule, hyper, [row], [state])
         for row in rows:
             if row.land is not None:
                 row.land()
+
+    def _apply(self, rule: Rule, hyper: Hyper, rows: Sequence[Staged], states: Sequence[dict[str, Tensor]]) -> None:
+        """The rule on staged parameters, all at once."""
+        lift = Functional.lift if hyper.differentiable else TensorList.lift
+        param = lift([row.param for row in rows])
+        state = {name: lift([row.buffers[i] for row in rows]) for i, name in enumerate(rule.buffers)}
+        for name in rule.momentum.scalars:
+            state[name] = TensorList.lift([each[name] for each in states])
+        rule.update(param, lift([row.grad for row in rows]), hyper, state)
+        if hyper.differentiable:
+            rows[0].param.copy_(param.value)
+            for name in rule.buffers:
+                value = state[name].value
+                states[0][name] = torch.view_as_complex(value) if states[0][name].is_complex() else value
 
     # -- state from elsewhere
 

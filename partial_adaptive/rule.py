@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +27,7 @@ class Rule:
     estimator: Estimator | None
     estimator_decay: str | None = None
 
-    @property
+    @cached_property
     def buffers(self) -> tuple[str, ...]:
         """Names of all state tensors of the parameter's shape."""
         return (*self.momentum.buffers, *(self.estimator.buffers if self.estimator else ()))
@@ -74,7 +75,7 @@ class Rule:
         else:
             param.sub_(direction.mul(step_size))
 
-    @property
+    @cached_property
     def _needs_direction(self) -> bool:
         observe, follow = type(self.estimator).observe, type(self.momentum).follow  # type: ignore[union-attr]
         return observe is not Estimator.observe or follow is not Momentum.follow

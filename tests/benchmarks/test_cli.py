@@ -188,6 +188,26 @@ def test_bad_options_are_refused(call, arguments):
         call("run", "study.toml", *arguments)
 
 
+@pytest.mark.parametrize(
+    "study", ["paper-bn", "paper-table1", "paper-table1-short", "paper-fig1", "paper-bias-correction"]
+)
+def test_dry_run_says_what_data_is_missing(call, monkeypatch, study):
+    """It tells all runs and names the file to bring, with no data set and no network at hand."""
+
+    def offline(*arguments, **options):
+        raise OSError("no network")
+
+    offline.filename = "archive.tar.gz"
+    for name in ("CIFAR10", "CIFAR100"):
+        monkeypatch.setattr(f"torchvision.datasets.{name}", offline)
+    code, out = run(call, "--dry-run", study=study)
+    assert code == 0
+    assert "run     " in out
+    assert "data missing: cifar10 is not in data" in out
+    assert "put cifar10.npz there" in out
+    assert ("put cifar100.npz there" in out) == (study == "paper-fig1")
+
+
 def test_missing_data_is_named(call, tmp_path):
     """A data set that is there but broken is an error before anything runs."""
     (tmp_path / "data").mkdir()
