@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from partial_adaptive.components import Selectable
 from partial_adaptive.estimators import Estimator
+from partial_adaptive.execution.flat import Flat, flattens
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.fused import BACKENDS, Fused
 from partial_adaptive.execution.staging import Staged, stage
@@ -76,6 +77,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         self._estimator = estimator
         self._momentum = momentum if momentum is not None else Gradient()
         self._fused = Fused()
+        self._flats: dict[Tensor, Flat] = {}
         needed = (*self._momentum.hyperparameters, *self._estimator.hyperparameters)
         complete_defaults = complete(defaults, needed, type(self).__name__)
         validate(complete_defaults, type(self).__name__)
@@ -243,14 +245,12 @@ class PartialAdaptiveOptimizer(Optimizer):
         """Update a bucket, as one list of tensors or one by one."""
         states = [self.state[param] for param in params]
         advance(states, rule)
-        rows = [
-            stage(param, cast(Tensor, param.grad), [state[name] for name in rule.buffers], group["state_dtype"])
-            for param, state in zip(params, states, strict=True)
-        ]
         hyper = rule.hyper(group, *counts(states, group, rule))
         if foreach:
+            rows = self._staged(group, rule, params)
             self._apply(rule, hyper, rows, states)
         else:
+            rows = [self._stage(group, rule, param) for param in params]
             for row, state in zip(rows, states, strict=True):
                 if group["capturable"]:
                     hyper = rule.hyper(group, *counts([state], group, rule))
@@ -258,6 +258,24 @@ class PartialAdaptiveOptimizer(Optimizer):
         for row in rows:
             if row.land is not None:
                 row.land()
+
+    def _stage(self, group: Mapping[str, Any], rule: Rule, param: Tensor) -> Staged:
+        buffers = [self.state[param][name] for name in rule.buffers]
+        return stage(param, cast(Tensor, param.grad), buffers, group["state_dtype"])
+
+    def _staged(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> list[Staged]:
+        """The parameters of a bucket ready for foreach, the small ones as one where they agree in all numbers."""
+        small: list[Tensor] = []
+        if not group["capturable"] and not rule.momentum.scalars:
+            small = [param for param in params if flattens(param, group["state_dtype"])]
+        if len(small) < 2:
+            return [self._stage(group, rule, param) for param in params]
+        states = [self.state[param] for param in small]
+        flat = self._flats.get(small[0])
+        if flat is None or not flat.holds(small, states, rule.buffers):
+            flat = self._flats[small[0]] = Flat(small, states, rule.buffers)
+        members = set(small)
+        return [flat.stage(), *(self._stage(group, rule, param) for param in params if param not in members)]
 
     def _apply(self, rule: Rule, hyper: Hyper, rows: Sequence[Staged], states: Sequence[dict[str, Tensor]]) -> None:
         """The rule on staged parameters, all at once."""
@@ -337,6 +355,7 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._fused = Fused()
+        self._flats = {}
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():

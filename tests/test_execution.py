@@ -1,15 +1,19 @@
 """The stand-ins for a tensor, and staging: the arithmetic of one tensor, run in other ways."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
+from partial_adaptive import Padam
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.staging import stage
 from partial_adaptive.execution.tensor_list import TensorList
+from partial_adaptive.optimizer import _chunks
 
 EXPRESSIONS: list[Callable[[Any, Any], Any]] = [
     lambda x, y: -x,
@@ -175,3 +179,56 @@ def test_staging_in_another_dtype_lands() -> None:
     assert staged.land is not None
     staged.land()
     assert param.tolist() == [1.25] * 3
+
+
+def test_small_parameters_share_memory() -> None:
+    """With foreach the state of small parameters is views of one tensor each; replaced or loaded state is taken in."""
+    shapes = [(3, 4), (5,), (), (80, 80)]
+    make = functools.partial(Padam, weight_decay=0.1, partial=1 / 8)
+    optimizers = []
+    for foreach in (True, False):
+        torch.manual_seed(0)
+        params = [Parameter(torch.randn(shape, dtype=torch.float64)) for shape in shapes]
+        optimizers.append((make(params, foreach=foreach), params))
+
+    def train(change: Callable[[Padam], None]) -> list[int]:
+        for optimizer, params in optimizers:
+            torch.manual_seed(1)
+            change(optimizer)
+            for _ in range(2):
+                for param in params:
+                    param.grad = torch.randn_like(param)
+                optimizer.step()
+        (flat, ours), (_, right) = optimizers
+        for param, expected in zip(ours, right, strict=True):
+            torch.testing.assert_close(param, expected, rtol=1e-12, atol=0)
+        storages = [flat.state[param]["exp_avg"].untyped_storage().data_ptr() for param in ours]
+        assert len({*storages[:3]}) == 1
+        assert storages[3] != storages[0]
+        return storages
+
+    def replace(optimizer: Padam) -> None:
+        for state in optimizer.state.values():
+            state["exp_avg"] = torch.ones_like(state["exp_avg"])
+
+    def skip_one(optimizer: Padam) -> None:
+        optimizer.param_groups[0]["params"][1].grad = None
+        optimizer.step()
+
+    first = train(lambda _: None)
+    assert train(lambda _: None) == first
+    assert train(replace) != first
+    train(lambda optimizer: optimizer.load_state_dict(optimizer.state_dict()))
+    for optimizer, _ in optimizers:
+        skip_one(optimizer)
+        optimizer.step()
+    for param, expected in zip(optimizers[0][1], optimizers[1][1], strict=True):
+        torch.testing.assert_close(param, expected, rtol=1e-12, atol=0)
+
+
+def test_chunks_bound_temporary_memory() -> None:
+    """Foreach updates at most so many bytes at a time, however long the list of parameters is."""
+    params = [Parameter(torch.zeros(2**20)) for _ in range(20)]
+    chunks = list(_chunks(params, whole=False))
+    assert [id(param) for chunk in chunks for param in chunk] == [id(param) for param in params]
+    assert max(sum(param.nbytes for param in chunk) for chunk in chunks) <= 32 * 2**20
