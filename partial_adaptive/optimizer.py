@@ -1,7 +1,7 @@
 """The base class of the family: param groups, state and the step, for any estimator and any momentum rule."""
 
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,7 @@ from partial_adaptive.estimators import Estimator
 from partial_adaptive.execution.flat import Flat, flattens
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.fused import BACKENDS, Fused
-from partial_adaptive.execution.staging import Staged, stage
+from partial_adaptive.execution.staging import Staged, batches, stage
 from partial_adaptive.execution.tensor_list import TensorList
 from partial_adaptive.hyperparameters import Hyper, complete, validate
 from partial_adaptive.momentum import Gradient, Momentum
@@ -22,8 +22,6 @@ from partial_adaptive.rule import Rule
 from partial_adaptive.state import AGE, STEP, advance, counts, initialize, placed, rest
 
 __all__ = ["PartialAdaptiveOptimizer"]
-
-_CHUNK_BYTES = 32 * 2**20
 
 Bucket = tuple[dict[str, Any], Rule, list[Tensor]]
 
@@ -208,7 +206,7 @@ class PartialAdaptiveOptimizer(Optimizer):
                 values = [state[name].item() if name in state else None for name in counters]
                 key = (type(param), param.device, param.dtype, *values)
             buckets.setdefault(key, []).append(param)
-        return [chunk for bucket in buckets.values() for chunk in _chunks(bucket, whole=bool(group["fused"]))]
+        return list(buckets.values())
 
     def _check(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
         owner = type(self).__name__
@@ -246,15 +244,17 @@ class PartialAdaptiveOptimizer(Optimizer):
         states = [self.state[param] for param in params]
         advance(states, rule)
         hyper = rule.hyper(group, *counts(states, group, rule))
-        if foreach:
-            rows = self._staged(group, rule, params)
-            self._apply(rule, hyper, rows, states)
+        rows = self._staged(group, rule, params) if foreach else [self._stage(group, rule, param) for param in params]
+        if group["differentiable"] or group["capturable"] or rule.momentum.scalars:
+            # The numbers of each parameter are its own, so that it has to be whole.
+            units = [(rows, states)] if foreach else [([row], [state]) for row, state in zip(rows, states, strict=True)]
+            for unit, its_states in units:
+                hyper = rule.hyper(group, *counts(its_states, group, rule))
+                self._apply(rule, hyper, unit, its_states)
         else:
-            rows = [self._stage(group, rule, param) for param in params]
-            for row, state in zip(rows, states, strict=True):
-                if group["capturable"]:
-                    hyper = rule.hyper(group, *counts([state], group, rule))
-                self._apply(rule, hyper, [row], [state])
+            for batch in batches(rows, split=True):
+                for unit in [batch] if foreach else [[row] for row in batch]:
+                    self._apply(rule, hyper, unit, ())
         for row in rows:
             if row.land is not None:
                 row.land()
@@ -369,16 +369,3 @@ def _can_fuse(param: Tensor) -> bool:
     backend = BACKENDS.get(param.device.type)
     wrapped = is_traceable_wrapper_subclass(cast(Any, param)) and not hasattr(param, "to_local")
     return backend is not None and not wrapped and param.dtype.to_real() in backend.TYPES
-
-
-def _chunks(params: Sequence[Tensor], *, whole: bool) -> Iterator[list[Tensor]]:
-    """The parameters in lists of bounded size: the temporary tensors of foreach live for one of them at a time."""
-    chunk: list[Tensor] = []
-    size = 0
-    for param in params:
-        if chunk and size + param.nbytes > _CHUNK_BYTES and not whole:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(param)
-        size += param.nbytes
-    yield chunk

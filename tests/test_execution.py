@@ -11,9 +11,8 @@ from torch.nn import Parameter
 
 from partial_adaptive import Padam
 from partial_adaptive.execution.functional import Functional
-from partial_adaptive.execution.staging import stage
+from partial_adaptive.execution.staging import batches, stage
 from partial_adaptive.execution.tensor_list import TensorList
-from partial_adaptive.optimizer import _chunks
 
 EXPRESSIONS: list[Callable[[Any, Any], Any]] = [
     lambda x, y: -x,
@@ -226,9 +225,13 @@ def test_small_parameters_share_memory() -> None:
         torch.testing.assert_close(param, expected, rtol=1e-12, atol=0)
 
 
-def test_chunks_bound_temporary_memory() -> None:
-    """Foreach updates at most so many bytes at a time, however long the list of parameters is."""
-    params = [Parameter(torch.zeros(2**20)) for _ in range(20)]
-    chunks = list(_chunks(params, whole=False))
-    assert [id(param) for chunk in chunks for param in chunk] == [id(param) for param in params]
-    assert max(sum(param.nbytes for param in chunk) for chunk in chunks) <= 32 * 2**20
+def test_batches_bound_temporary_memory() -> None:
+    """Rows come in lists of at most 2 MiB on the CPU, long ones in parts that share their memory."""
+    rows = [stage(torch.zeros(n), torch.zeros(n), [torch.zeros(n)], None) for n in (2**20, 5, 2**18, 2**19)]
+    lists = list(batches(rows, split=True))
+    assert max(sum(row.param.nbytes for row in batch) for batch in lists) <= 2**21
+    for row in (row for batch in lists for row in batch):
+        for i, tensor in enumerate((row.param, row.grad, *row.buffers)):
+            tensor.fill_(i + 1)
+    for row in rows:
+        assert [tensor.unique().tolist() for tensor in (row.param, row.grad, *row.buffers)] == [[1], [2], [3]]

@@ -1,10 +1,12 @@
 """Staging: every kind of parameter as real, dense tensors of one dtype, which is all that the arithmetic knows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_BATCH_BYTES = {"cpu": 2**21, "cuda": 2**25}
 
 
 class Staged(NamedTuple):
@@ -33,6 +35,38 @@ def stage(param: Tensor, grad: Tensor, buffers: Sequence[Tensor], dtype: torch.d
         return Staged(param, grad, buffers)
     working = param.to(dtype)
     return Staged(working, grad.to(dtype), buffers, lambda: param.copy_(working))
+
+
+def batches(rows: Sequence[Staged], *, split: bool) -> Iterator[list[Staged]]:
+    """The rows in lists of bounded size, for each of which the arithmetic runs to its end before the next.
+
+    Temporary tensors are no larger than that, and on a CPU they stay in its cache from one operation to the next.
+
+    Args:
+        rows: staged parameters.
+        split: whether a row may come in parts.
+    """
+    batch: list[Staged] = []
+    size = 0
+    for row in rows:
+        limit = _BATCH_BYTES.get(row.param.device.type, _BATCH_BYTES["cuda"])
+        for part in _parts(row, limit) if split else (row,):
+            if batch and size + part.param.nbytes > limit:
+                yield batch
+                batch, size = [], 0
+            batch.append(part)
+            size += part.param.nbytes
+    if batch:
+        yield batch
+
+
+def _parts(row: Staged, limit: int) -> Iterable[Staged]:
+    tensors = (row.param, row.grad, *row.buffers)
+    plain = type(row.param) in (Tensor, torch.nn.Parameter) and all(tensor.is_contiguous() for tensor in tensors)
+    if row.param.nbytes <= limit or not plain:
+        return (row,)
+    parts = (torch.split(tensor.view(-1), limit // row.param.element_size()) for tensor in tensors)
+    return (Staged(param, grad, buffers) for param, grad, *buffers in zip(*parts, strict=True))
 
 
 def _stage_rows(param: Tensor, grad: Tensor, buffers: Sequence[Tensor], dtype: torch.dtype | None) -> Staged:
