@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -237,22 +238,23 @@ class Hyper:
         self.correction1 = bias1 / bias2_sqrt if rule == "adam" else bias1
         self.correction2_sqrt = 1.0 if rule == "adam" else bias2_sqrt
 
-    @property
+    @cached_property
     def beta1(self) -> Any:
         """Decay rate of the first moment."""
         return self._number(self._group["betas"][0])
 
-    @property
+    @cached_property
     def beta2(self) -> Any:
         """Decay rate of the second moment."""
         return self._number(self._group["betas"][1])
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self._number(self._group[name])
+            value = self.__dict__[name] = self._number(self._group[name])
         except KeyError:
             known = ", ".join(key for key in self._group if key != "params")
             raise AttributeError(f"no hyperparameter {name!r} in the param group; it has {known}") from None
+        return value
 
     def _number(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
