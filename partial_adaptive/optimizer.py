@@ -16,14 +16,13 @@ from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.fused import BACKENDS, Fused
 from partial_adaptive.execution.staging import Staged, batches, stage
 from partial_adaptive.execution.tensor_list import TensorList
+from partial_adaptive.execution.trace import is_elementwise
 from partial_adaptive.hyperparameters import Hyper, complete, validate
 from partial_adaptive.momentum import Gradient, Momentum
 from partial_adaptive.rule import Rule
 from partial_adaptive.state import AGE, STEP, advance, counts, initialize, placed, rest
 
 __all__ = ["PartialAdaptiveOptimizer"]
-
-Bucket = tuple[dict[str, Any], Rule, list[Tensor]]
 
 
 class PartialAdaptiveOptimizer(Optimizer):
@@ -76,6 +75,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         self._momentum = momentum if momentum is not None else Gradient()
         self._fused = Fused()
         self._flats: dict[Tensor, Flat] = {}
+        self._elementwise: dict[Rule, bool] = {}
         needed = (*self._momentum.hyperparameters, *self._estimator.hyperparameters)
         complete_defaults = complete(defaults, needed, type(self).__name__)
         validate(complete_defaults, type(self).__name__)
@@ -243,16 +243,15 @@ class PartialAdaptiveOptimizer(Optimizer):
         """Update a bucket, as one list of tensors or one by one."""
         states = [self.state[param] for param in params]
         advance(states, rule)
-        hyper = rule.hyper(group, *counts(states, group, rule))
-        rows = self._staged(group, rule, params) if foreach else [self._stage(group, rule, param) for param in params]
-        if group["differentiable"] or group["capturable"] or rule.momentum.scalars:
-            # The numbers of each parameter are its own, so that it has to be whole.
+        if not self._is_divisible(group, rule):
+            rows = [self._stage(group, rule, param) for param in params]
             units = [(rows, states)] if foreach else [([row], [state]) for row, state in zip(rows, states, strict=True)]
             for unit, its_states in units:
-                hyper = rule.hyper(group, *counts(its_states, group, rule))
-                self._apply(rule, hyper, unit, its_states)
+                self._apply(rule, rule.hyper(group, *counts(its_states, group, rule)), unit, its_states)
         else:
-            for batch in batches(rows, split=True):
+            hyper = rule.hyper(group, *counts(states, group, rule))
+            rows = self._joined(group, rule, params) if foreach else [self._stage(group, rule, p) for p in params]
+            for batch in batches(rows):
                 for unit in [batch] if foreach else [[row] for row in batch]:
                     self._apply(rule, hyper, unit, ())
         for row in rows:
@@ -263,11 +262,17 @@ class PartialAdaptiveOptimizer(Optimizer):
         buffers = [self.state[param][name] for name in rule.buffers]
         return stage(param, cast(Tensor, param.grad), buffers, group["state_dtype"])
 
-    def _staged(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> list[Staged]:
-        """The parameters of a bucket ready for foreach, the small ones as one where they agree in all numbers."""
-        small: list[Tensor] = []
-        if not group["capturable"] and not rule.momentum.scalars:
-            small = [param for param in params if flattens(param, group["state_dtype"])]
+    def _is_divisible(self, group: Mapping[str, Any], rule: Rule) -> bool:
+        """Whether parameters may be joined and split: no numbers of their own, and no element depends on another."""
+        if group["differentiable"] or group["capturable"] or rule.momentum.scalars:
+            return False
+        if rule not in self._elementwise:
+            self._elementwise[rule] = is_elementwise(rule, group)
+        return self._elementwise[rule]
+
+    def _joined(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> list[Staged]:
+        """The parameters of a bucket staged for foreach, the small ones as one."""
+        small = [param for param in params if flattens(param, group["state_dtype"])]
         if len(small) < 2:
             return [self._stage(group, rule, param) for param in params]
         states = [self.state[param] for param in small]
@@ -356,6 +361,7 @@ class PartialAdaptiveOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._fused = Fused()
         self._flats = {}
+        self._elementwise = {}
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from partial_adaptive import Padam
+from partial_adaptive import Estimator, Hyper, Padam, PartialAdaptiveOptimizer
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.staging import batches, stage
 from partial_adaptive.execution.tensor_list import TensorList
@@ -228,10 +228,29 @@ def test_small_parameters_share_memory() -> None:
 def test_batches_bound_temporary_memory() -> None:
     """Rows come in lists of at most 2 MiB on the CPU, long ones in parts that share their memory."""
     rows = [stage(torch.zeros(n), torch.zeros(n), [torch.zeros(n)], None) for n in (2**20, 5, 2**18, 2**19)]
-    lists = list(batches(rows, split=True))
+    lists = list(batches(rows))
     assert max(sum(row.param.nbytes for row in batch) for batch in lists) <= 2**21
     for row in (row for batch in lists for row in batch):
         for i, tensor in enumerate((row.param, row.grad, *row.buffers)):
             tensor.fill_(i + 1)
     for row in rows:
         assert [tensor.unique().tolist() for tensor in (row.param, row.grad, *row.buffers)] == [[1], [2], [3]]
+
+
+class ByTheNorm(Estimator):
+    """One scale for the whole tensor: not elementwise."""
+
+    def scale(self, grad: Tensor, hyper: Hyper) -> Tensor:
+        return grad.mul(0).add_(grad.norm())
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_whole_tensors_for_rules_that_need_them(foreach: bool) -> None:
+    """Parameters are joined and split only if the rule is elementwise: a norm is that of the parameter."""
+    params = [Parameter(torch.zeros(n)) for n in (3, 5, 2**20)]
+    optimizer = PartialAdaptiveOptimizer(params, {"lr": 1.0, "partial": 0.5, "foreach": foreach}, estimator=ByTheNorm())
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    for param in params:
+        torch.testing.assert_close(param.detach(), torch.full_like(param, -(param.numel() ** -0.5)), rtol=1e-5, atol=0)

@@ -37,20 +37,13 @@ def stage(param: Tensor, grad: Tensor, buffers: Sequence[Tensor], dtype: torch.d
     return Staged(working, grad.to(dtype), buffers, lambda: param.copy_(working))
 
 
-def batches(rows: Sequence[Staged], *, split: bool) -> Iterator[list[Staged]]:
-    """The rows in lists of bounded size, for each of which the arithmetic runs to its end before the next.
-
-    Temporary tensors are no larger than that, and on a CPU they stay in its cache from one operation to the next.
-
-    Args:
-        rows: staged parameters.
-        split: whether a row may come in parts.
-    """
+def batches(rows: Sequence[Staged]) -> Iterator[list[Staged]]:
+    """The rows, long ones in parts, in lists of bounded size; temporary tensors are no larger than such a list."""
     batch: list[Staged] = []
     size = 0
     for row in rows:
         limit = _BATCH_BYTES.get(row.param.device.type, _BATCH_BYTES["cuda"])
-        for part in _parts(row, limit) if split else (row,):
+        for part in _parts(row, limit):
             if batch and size + part.param.nbytes > limit:
                 yield batch
                 batch, size = [], 0

@@ -78,13 +78,16 @@ class Symbol(Lifted):
         """A symbol for the present value."""
         return Symbol(self.node)
 
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Self:
-        operation = method.removesuffix("_")
-        if operation not in _OPERATIONS:
+    def __getattr__(self, name: str) -> Callable[..., Self]:
+        if not name.startswith("__") and name.removesuffix("_") not in _OPERATIONS:
             raise TypeError(
-                f"fused=True can compile elementwise methods only, got Tensor.{method}; it knows "
+                f"fused=True can compile elementwise methods only, got Tensor.{name}; it knows "
                 f"{', '.join(_OPERATIONS)}. Use foreach=True, which runs any method"
             )
+        return super().__getattr__(name)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Self:
+        operation = method.removesuffix("_")
         args = tuple(map(_operand, args))
         node = _OPERATIONS[operation](self.node, *args, **{name: _operand(value) for name, value in kwargs.items()})
         if method == operation:
@@ -123,6 +126,15 @@ def trace(rule: Rule, group: Mapping[str, Any], *, scaled: bool) -> Program:
     if program.elements["grad"].op != "element":
         raise TypeError(f"{type(rule.estimator).__name__} changes the gradient in place; it must leave it as it is")
     return program
+
+
+def is_elementwise(rule: Rule, group: Mapping[str, Any]) -> bool:
+    """Whether a rule treats every element for itself, so that tensors may be joined and split at will."""
+    try:
+        trace(rule, group, scaled=False)
+    except Exception:  # whatever a component does that symbols can't follow
+        return False
+    return True
 
 
 def values(names: Iterable[str], group: Mapping[str, Any], grad_scale: Any) -> list[Any]:
