@@ -9,14 +9,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import distributed, estimate, optimizers, profile, runner, steptime, studies, tuning, workloads
+from benchmarks import cluster, distributed, estimate, optimizers, profile, runner, steptime, studies, tuning, workloads
 from benchmarks.cluster import ClusterError
-from benchmarks.data import DataError, fingerprint
+from benchmarks.data import DataError
 from benchmarks.distributed import DistributedError
 from benchmarks.engine import train
 from benchmarks.runner import Outcome, Settings, Stop
 from benchmarks.store import Store, StoreError
 from benchmarks.study import Run, Study, StudyError
+from benchmarks.workloads import fingerprint
 from partial_adaptive import MEMBERS
 
 DONE, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -261,7 +262,8 @@ def _stage(runs: Sequence[Run], store: Store, settings: Settings, stop: Stop, op
     print(f"{len(todo)} of {len(planned)} runs to do, {len(planned) - len(todo)} done before")
     if not todo:
         return DONE
-    return _settle(runner.execute(todo, store, settings, stop, train), len(todo))
+    execute = runner.execute if settings.ray is None else cluster.execute
+    return _settle(execute(todo, store, settings, stop, train), len(todo))
 
 
 def _settle(outcome: Outcome, asked: int) -> int:

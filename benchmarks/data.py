@@ -104,15 +104,12 @@ def _read(name: str, path: Path, size: int, modified: int) -> Arrays:
     return Arrays(**arrays, fingerprint=digest.hexdigest()[:16])
 
 
-def fingerprint(workload: str, data_dir: Path) -> str:
-    """A hash of the data that the workload trains on and is judged by.
+def fingerprint(dataset: str, data_dir: Path) -> str:
+    """A hash of a data set's content.
 
     Raises:
-        DataError: the data set is missing and cannot be downloaded, or is corrupt.
+        DataError: it is missing and cannot be downloaded, or is corrupt.
     """
-    from benchmarks.workloads import find
-
-    dataset = find(workload).dataset
     return _folder_fingerprint(imagenet(data_dir)) if dataset == "imagenet" else load(dataset, data_dir).fingerprint
 
 

@@ -156,7 +156,7 @@ class _Run:
     def _train_on(self, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss, means = self.task.loss(self.called, batch, self.draws)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         started = time.perf_counter()
         self.optimizer.step()
         self.optimizer_s += time.perf_counter() - started
@@ -255,7 +255,7 @@ def _own_stream(device: torch.device) -> Iterator[None]:
         yield
         return
     torch.backends.cudnn.benchmark = True
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream(device)
     with torch.cuda.device(device), torch.cuda.stream(stream):
         yield
         stream.synchronize()

@@ -33,7 +33,7 @@ def by_hand(run: engine._Run) -> Callable[[], None]:
         x = augment.crop_flip(images, index, augment.draw(len(index), task.margin, draws), task.margin)
         loss = cross_entropy(model((x.permute(0, 3, 1, 2).float() - mean) / std), labels[index].long())
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
     return step

@@ -139,10 +139,6 @@ def execute(todo: Sequence[Planned], store: Store, settings: Settings, stop: Sto
 
     The processes of torchrun share each run: all of them are given the same runs, and the first one stores them.
     """
-    if settings.ray is not None:
-        from benchmarks import cluster
-
-        return cluster.execute(todo, store, settings, stop, train)
     outcome = Outcome()
     waiting: queue.SimpleQueue[Planned] = queue.SimpleQueue()
     for planned in todo:

@@ -190,11 +190,11 @@ def _time(step: Callable[[], Any], *, cuda: bool) -> tuple[float, float]:
     host = time.perf_counter() - start
     if not cuda:
         return host, host
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     # The device waits until the host has launched what it can (a queue holds about a thousand kernels): then the time
     # between the events is the device's own, as it is in a training that is not held up by its launches.
-    torch.cuda._sleep(int(3e9 * min(host, 0.1)))  # type: ignore[no-untyped-call]  # cycles, of a clock of 2 GHz at most
+    torch.cuda._sleep(int(3e9 * min(host, 0.1)))  # cycles, of a clock of 2 GHz at most
     begin.record()
     step()
     end.record()
@@ -202,7 +202,7 @@ def _time(step: Callable[[], Any], *, cuda: bool) -> tuple[float, float]:
     return host, begin.elapsed_time(end) / 1e3
 
 
-class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Allocations(TorchDispatchMode):
     """Counts the bytes of the tensors that operations make and that are alive at the same time."""
 
     def __init__(self) -> None:

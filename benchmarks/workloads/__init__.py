@@ -3,12 +3,13 @@
 import difflib
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
-from benchmarks.data import DATASETS
+from benchmarks import data
 from benchmarks.models import small
 from benchmarks.models.resnet import resnet18, wrn_16_4_authors
 from benchmarks.models.vgg import VGG16
@@ -18,7 +19,7 @@ from benchmarks.workloads.gan import Adversarial, Ring
 from benchmarks.workloads.imagenet import ImageNet
 from benchmarks.workloads.task import Task, Workload
 
-__all__ = ["REGISTRY", "Task", "Workload", "WorkloadError", "find"]
+__all__ = ["REGISTRY", "Task", "Workload", "WorkloadError", "find", "fingerprint"]
 
 
 class WorkloadError(ValueError):
@@ -100,7 +101,7 @@ _WORKLOADS = (
         dataset="text",
         task="language",
         metric="perplexity",
-        build=partial(small.CharLSTM, classes=DATASETS["text"].classes),
+        build=partial(small.CharLSTM, classes=data.DATASETS["text"].classes),
         task_class=Text,
         options=("hidden",),
     ),
@@ -143,3 +144,13 @@ def find(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Worklo
         if option not in workload.options:
             raise WorkloadError(f"unknown option {option!r} of {name}{_nearest(option, sorted(workload.options))}")
     return workload
+
+
+def fingerprint(workload: str, data_dir: Path) -> str:
+    """A hash of the data that the workload trains on and is judged by.
+
+    Raises:
+        WorkloadError: there is no such workload.
+        benchmarks.data.DataError: the data set is missing and cannot be downloaded, or is corrupt.
+    """
+    return data.fingerprint(find(workload).dataset, data_dir)

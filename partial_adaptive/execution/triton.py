@@ -142,7 +142,7 @@ class Kernel:
                 slot.copy_(value.reshape(()))
         skips = found_inf is not None
         shared = (numbers, table.coefficients, found_inf if skips else numbers)
-        with torch.cuda.device_of(table.addresses):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(table.addresses):
             grid = (-(-table.count // _TENSORS),)
             self._module.prepare[grid](table.addresses, *shared, table.count, skips=skips, width=_TENSORS)
             if len(table.owners):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from benchmarks import cluster, runner, store, studies
-from benchmarks.data import fingerprint
 from benchmarks.engine import train
 from benchmarks.runner import Settings, Stop
 from benchmarks.store import Store
+from benchmarks.workloads import fingerprint
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -52,7 +52,7 @@ def test_two_workers_fill_the_same_store(tmp_path):
     assert "[2/2] padam/seed" in process.stdout
     runs = studies.load(str(tmp_path / "study.toml")).runs()
     threads = torch.get_num_threads()
-    runner.execute(
+    cluster.execute(
         runner.plan(runs, places["alone"], data, fingerprint),
         places["alone"],
         Settings(data, threads=1),

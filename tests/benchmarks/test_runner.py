@@ -14,11 +14,11 @@ import torch
 
 from benchmarks import runner, store
 from benchmarks.config import RunConfig
-from benchmarks.data import fingerprint
 from benchmarks.engine import train
 from benchmarks.runner import Settings, Stop
 from benchmarks.store import Store
 from benchmarks.study import Arm, Run
+from benchmarks.workloads import fingerprint
 
 ROOT = Path(__file__).parents[2]
 CONFIG = RunConfig("digits-mlp", "padam", {"lr": 0.1}, epochs=3, max_steps=3, recalibrate=0)
