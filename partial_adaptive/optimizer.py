@@ -106,6 +106,7 @@ class PartialAdaptiveOptimizer(Optimizer):
                     loss = closure()
             for group in self.param_groups:
                 validate(group, type(self).__name__, wait=False)
+            self._check_capture()
             updates = [update for i, group in enumerate(self._merged_groups()) for update in self._updates(i, group)]
             for update in updates:
                 update()
@@ -208,12 +209,14 @@ class PartialAdaptiveOptimizer(Optimizer):
             buckets.setdefault(key, []).append(param)
         return list(buckets.values())
 
+    def _check_capture(self) -> None:
+        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        if capturing and not all(group["capturable"] for group in self.param_groups):
+            owner = type(self).__name__
+            raise RuntimeError(f"{owner}: a CUDA graph can capture step() only with capturable=True, got False")
+
     def _check(self, group: Mapping[str, Any], rule: Rule, params: Sequence[Tensor]) -> None:
         owner = type(self).__name__
-        if not group["capturable"] and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                f"{owner}: a CUDA graph can capture step() only with capturable=True, got capturable=False"
-            )
         for param in params if group["fused"] else ():
             if not _can_fuse(param):
                 raise RuntimeError(

@@ -195,3 +195,20 @@ def test_boundaries_are_allowed() -> None:
     train(Padam([Parameter(torch.ones(2))], betas=[0.5, 0.9], partial=0.5))
     train(pa.PartialRMSprop(parameters(), alpha=1.0))
     train(Padam(parameters(), betas=(0, 0), capturable=True))
+
+
+@pytest.mark.parametrize("mode", [{}, {"fused": True}], ids=str)
+def test_capture_needs_capturable(monkeypatch: pytest.MonkeyPatch, mode: dict[str, bool]) -> None:
+    """In the capture of a CUDA graph a step that is not capturable is refused, every time, and changes nothing."""
+    param = Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    optimizer = pa.Padam([param], **mode)
+    for _ in range(2):
+        before = param.detach().clone()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+            with pytest.raises(RuntimeError, match="only with capturable=True"):
+                optimizer.step()
+        assert torch.equal(param, before)
+        optimizer.step()

@@ -137,9 +137,9 @@ class Kernel:
         """Take one step with the gradients at these addresses, unless one of them was found to be infinite."""
         given = values(self._numbers, group, grad_scale)
         numbers = table.numbers.send([0.0 if isinstance(value, Tensor) else float(value) for value in given])
-        for slot, value in zip(numbers, given, strict=True):
+        for i, value in enumerate(given):
             if isinstance(value, Tensor):
-                slot.copy_(value.reshape(()))
+                numbers[i].copy_(value.reshape(()))
         skips = found_inf is not None
         shared = (numbers, table.coefficients, found_inf if skips else numbers)
         with torch.cuda.device_of(table.addresses):
