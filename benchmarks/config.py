@@ -48,7 +48,8 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON types, keys in a fixed order."""
-        return json.loads(json.dumps(dataclasses.asdict(self), sort_keys=True))  # type: ignore[no-any-return]
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), sort_keys=True))
+        return plain
 
     def identity(self, fingerprint: str) -> str:
         """A 16-digit hash of the configuration and the data it runs on: the run's name in the store."""

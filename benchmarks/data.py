@@ -69,7 +69,8 @@ def load(name: str, data_dir: Path) -> Arrays:
             arrays = dataset.decode(data_dir)
             try:
                 with replacing(path) as file:
-                    np.savez(file, **{key: arrays[key] for key in KEYS})  # type: ignore[arg-type]
+                    named: Any = {key: arrays[key] for key in KEYS}
+                    np.savez(file, **named)
             except OSError as error:
                 raise DataError(str(error)) from error
         status = path.stat()

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.environment import describe
 from benchmarks.models.resnet import resnet18
 from benchmarks.sheet import Sheet
-from partial_adaptive import MEMBERS, Member
+from partial_adaptive import MEMBERS, Member, PartialAdaptiveOptimizer, create
 from partial_adaptive.execution.trace import trace
 
 LR = 1e-6  # small, so that all contenders can share parameters that stay where they are
@@ -62,7 +62,8 @@ class AuthorsLoop(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "partial": partial, "betas": (0.9, 0.999), "eps": 1e-8})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: D102
+    def step(self, closure: Any = None) -> Any:
+        """Take one step."""
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for param in group["params"]:
@@ -206,7 +207,7 @@ class _Allocations(TorchDispatchMode):
     """Counts the bytes of the tensors that operations make and that are alive at the same time."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.live: int = 0
         self.peak: int = 0
         self._known: set[int] = set()
@@ -245,10 +246,10 @@ def _extra_memory(step: Callable[[], Any], *, cuda: bool) -> int:
     return allocations.peak
 
 
-def floor_bytes(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> int:
+def floor_bytes(optimizer: PartialAdaptiveOptimizer, params: Sequence[Tensor]) -> int:
     """The bytes that a step of a member cannot but read and write: each tensor of the rule once."""
     group = optimizer.param_groups[0]
-    program = trace(optimizer._rule(group), group, scaled=False)  # type: ignore[attr-defined]
+    program = trace(optimizer._rule(group), group, scaled=False)
     written = sum(node.op != "element" for node in program.elements.values())
     size: int = sum(param.numel() * param.element_size() for param in params)
     return (len(program.elements) + written) * size
@@ -318,7 +319,7 @@ def run(
             member = MEMBERS[name]
             candidates = contenders(member, (1 / 8, 0.3) if name == "padam" else (1 / 8,))
             times = measure(candidates, params, rounds)
-            floor = floor_bytes(_builder(member.cls)(params), params)
+            floor = floor_bytes(create(name, params, lr=LR), params)
             sheet.add(list(rows(times, candidates, floor, bandwidth)), list=shapes, member=name)
             gc.collect()
     return sheet.rows

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.data import load
 from benchmarks.models.small import mlp
+from benchmarks.report import figures as report
 from partial_adaptive import Padam
 
 HERE = Path(__file__).parent
@@ -23,30 +24,17 @@ RATES = [float(rate) for rate in np.logspace(-4, 1, 16)]
 SEEDS = (0, 1, 2)
 EPOCHS, BATCH = 10, 64
 
-INK = "#1b1f24"
-STYLE: Any = {
-    "font.family": "sans-serif",
+STYLE: Any = report.STYLE | {
     "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
-    "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#8c959f",
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.5,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
     "lines.linewidth": 1.8,
-    "svg.hashsalt": "partial-adaptive",
+    "svg.fonttype": "path",
 }
 
 
@@ -78,7 +66,8 @@ def why() -> Figure:
     steps, rates = figure.subplots(1, 2, width_ratios=(1.12, 1))
     _draw_steps(steps, scales)
     _draw_rates(rates, accuracy)
-    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    layout: Any = figure.get_layout_engine()
+    layout.set(wspace=0.06)
     return figure
 
 

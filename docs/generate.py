@@ -90,9 +90,9 @@ def current() -> dict[str, str]:
 
 def filled(text: str, tables: Mapping[str, str]) -> str:
     """The text with these tables between their marks."""
-    for name, table in tables.items():
-        marks = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table:{name} -->)", re.DOTALL)
-        text = marks.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", text)  # type: ignore[misc]
+    for name in tables:
+        marks = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table:({name}) -->)", re.DOTALL)
+        text = marks.sub(lambda match: f"{match[1]}{tables[match[3]]}{match[2]}", text)
     return text
 
 

@@ -37,8 +37,11 @@ class Selectable(Protocol[C_co]):
     """A component, or a `Switch` between two."""
 
     @property
-    def hyperparameters(self) -> tuple[str, ...]: ...  # noqa: D102
-    def select(self, group: Mapping[str, Any]) -> C_co: ...  # noqa: D102
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Keys that it reads from the param group."""
+
+    def select(self, group: Mapping[str, Any]) -> C_co:
+        """The component to use for a param group."""
 
 
 @dataclass(frozen=True)

@@ -77,8 +77,8 @@ class Rule:
 
     @cached_property
     def _needs_direction(self) -> bool:
-        observe, follow = type(self.estimator).observe, type(self.momentum).follow  # type: ignore[union-attr]
-        return observe is not Estimator.observe or follow is not Momentum.follow
+        observed = self.estimator is not None and type(self.estimator).observe is not Estimator.observe
+        return observed or type(self.momentum).follow is not Momentum.follow
 
     def _momentum_state(self, state: Mapping[str, Tensor]) -> list[Tensor]:
         return [state[name] for name in (*self.momentum.buffers, *self.momentum.scalars)]

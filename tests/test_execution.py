@@ -254,3 +254,24 @@ def test_whole_tensors_for_rules_that_need_them(foreach: bool) -> None:
     optimizer.step()
     for param in params:
         torch.testing.assert_close(param.detach(), torch.full_like(param, -(param.numel() ** -0.5)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("mode", [{"foreach": True}, {"fused": True}], ids=str)
+def test_equal_groups_are_updated_together(monkeypatch: pytest.MonkeyPatch, mode: dict[str, bool]) -> None:
+    """Param groups that agree in all hyperparameters are one update, others their own; each keeps its own numbers."""
+    params = [Parameter(torch.ones(3)) for _ in range(4)]
+    groups = [{"params": [param], "lr": lr} for param, lr in zip(params, (0.1, 0.2, 0.1, 0.2), strict=True)]
+    optimizer = Padam(groups, **mode)
+    updates = []
+    prepare = optimizer._updates
+    monkeypatch.setattr(optimizer, "_updates", lambda *args: updates.extend(found := prepare(*args)) or found)
+    for param in params:
+        param.grad = torch.ones(3)
+    optimizer.step()
+    assert len(updates) == 2
+    for param, lr in zip(params, (0.1, 0.2, 0.1, 0.2), strict=True):
+        torch.testing.assert_close(param.detach(), torch.full((3,), 1 - lr))
+    optimizer.param_groups[0]["lr"] = 0.3
+    updates.clear()
+    optimizer.step()
+    assert len(updates) == 3

@@ -32,7 +32,7 @@ _COLOURS = {
 }
 _DASHES = ("-", "--", ":", "-.")
 _CROWD = 8  # more arms than this are drawn without their spread
-_RC: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
@@ -118,7 +118,7 @@ def draw(report: Report) -> dict[str, Any]:
         return drawn
     import matplotlib
 
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(STYLE):
         rows = [name for name in report.study.figures if name != "map"]
         if rows:
             drawn["curves"] = _curves(report, rows)

@@ -5,7 +5,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,9 @@ class Task(abc.ABC):
         with _lock, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(self.config.seed, "weights"))
             model = self.build()
-        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        to: Any = model.to  # torch's types do not know `memory_format` together with a device
+        placed: nn.Module = to(self.device, memory_format=torch.channels_last)
+        return placed
 
     def autocast(self) -> torch.autocast:
         """The precision of forward and backward."""

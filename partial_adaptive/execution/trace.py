@@ -119,9 +119,9 @@ def trace(rule: Rule, group: Mapping[str, Any], *, scaled: bool) -> Program:
     numbers = {name: _input("number", name) if _varies(name, value) else value for name, value in group.items()}
     numbers["betas"] = (_input("number", "beta1"), _input("number", "beta2"))
     hyper = rule.hyper(numbers, step, age)
-    grad = elements["grad"] / _input("number", "grad_scale") if scaled else elements["grad"]
+    grad: Any = elements["grad"] / _input("number", "grad_scale") if scaled else elements["grad"]
     state: Any = elements | scalars
-    rule.update(state["param"], grad, hyper, state)  # type: ignore[arg-type]
+    rule.update(state["param"], grad, hyper, state)
     program = Program({k: v.node for k, v in elements.items()}, {k: v.node for k, v in scalars.items()})
     if program.elements["grad"].op != "element":
         raise TypeError(f"{type(rule.estimator).__name__} changes the gradient in place; it must leave it as it is")
