@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks import augment, engine, optimizers
 from benchmarks.config import RunConfig
 from benchmarks.workloads.classification import Images
+from benchmarks.workloads.task import memory_format
 
 CPU = torch.device("cpu")
 
@@ -26,12 +27,14 @@ def by_hand(run: engine._Run) -> Callable[[], None]:
     images, labels, mean, std = task.data.x_train, task.data.y_train, task.mean, task.std
     model = task.model()
     optimizer = optimizers.build(run.config.optimizer, model.parameters(), run.config.hyper, capturable=False)
+    layout = memory_format(model, CPU)
     draws = torch.Generator().manual_seed(0)
 
     def step() -> None:
         index = torch.randperm(len(images))[: run.config.batch_size]
         x = augment.crop_flip(images, index, augment.draw(len(index), task.margin, draws), task.margin)
-        loss = cross_entropy(model((x.permute(0, 3, 1, 2).float() - mean) / std), labels[index].long())
+        x = x.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        loss = cross_entropy(model((x.float() - mean) / std), labels[index].long())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -22,7 +22,8 @@ from benchmarks.environment import describe
 from benchmarks.models.resnet import resnet18
 from benchmarks.sheet import Sheet
 from partial_adaptive import MEMBERS, Member, PartialAdaptiveOptimizer, create
-from partial_adaptive.execution.trace import trace
+from partial_adaptive.execution.compiled.program import trace
+from partial_adaptive.rules.hyperparameters import table_for
 
 LR = 1e-6  # small, so that all contenders can share parameters that stay where they are
 WARM_UP = 3
@@ -248,8 +249,9 @@ def _extra_memory(step: Callable[[], Any], *, cuda: bool) -> int:
 
 def floor_bytes(optimizer: PartialAdaptiveOptimizer, params: Sequence[Tensor]) -> int:
     """The bytes that a step of a member cannot but read and write: each tensor of the rule once."""
-    group = optimizer.param_groups[0]
-    program = trace(optimizer._rule(group), group, scaled=False)
+    group, recipe = optimizer.param_groups[0], optimizer.recipe
+    table = table_for(recipe.hyperparameters, recipe.own)
+    program = trace(recipe.rule(group, scaled=group["partial"] != 0), group, table, scaled=False)
     written = sum(node.op != "element" for node in program.elements.values())
     size: int = sum(param.numel() * param.element_size() for param in params)
     return (len(program.elements) + written) * size

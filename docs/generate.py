@@ -1,25 +1,30 @@
 """Writes what the documentation takes from the code: ``python docs/generate.py [--results DIR]``, from the checkout.
 
-It writes ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
-``<!-- /table:NAME -->``: ``members`` from the registry, ``kernel`` from the code generator, and ``quick`` from the
-results store at DIR, if it is given.
+It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of hyperparameters,
+``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
+``<!-- /table:NAME -->``: ``members`` from the registry, ``kernel`` from the code generator, ``elementwise`` from what
+stands in for a tensor, and ``quick`` from the results store at DIR, if it is given.
 """
 
 import argparse
+import ast
 import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import partial_adaptive
-from partial_adaptive import MEMBERS, components, estimators, extensions, momentum, power, testing
-from partial_adaptive.execution import cpp
-from partial_adaptive.execution.trace import trace
-from partial_adaptive.hyperparameters import HYPERPARAMETERS
+from partial_adaptive import MEMBERS, Momentum, SecondMoment, Transform, testing
+from partial_adaptive.execution.compiled import cpp
+from partial_adaptive.execution.compiled.program import trace
+from partial_adaptive.execution.lifted import ELEMENTWISE
+from partial_adaptive.rules import numerators, power, second_moments, stage
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED, table_for
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -49,17 +54,34 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
     ),
     ("Param groups", "", [partial_adaptive.param_groups]),
     (
-        "Components",
-        "Estimators give s, momentum rules give n. [Extending](extending.md) writes one of each.",
+        "Stages",
+        "What an update rule is made of. [Extending](extending.md) writes one of each kind.",
         [
             partial_adaptive.Estimator,
             partial_adaptive.Momentum,
-            components.Component,
+            partial_adaptive.Transform,
+            partial_adaptive.Tensors,
+            partial_adaptive.SecondMoment,
+            stage.Stage,
+            partial_adaptive.Needs,
+            partial_adaptive.Slot,
+            stage.Codec,
             partial_adaptive.Switch,
-            partial_adaptive.Hyper,
-            components.average_,
-            components.average_square_,
+            stage.average_,
+            stage.average_square_,
             power.power,
+        ],
+    ),
+    (
+        "Numbers",
+        "Hyperparameters: how they are declared, and what a stage reads of them at a step.",
+        [
+            partial_adaptive.number,
+            partial_adaptive.whole,
+            partial_adaptive.flag,
+            partial_adaptive.choice,
+            partial_adaptive.Hyperparameter,
+            partial_adaptive.Hyper,
         ],
     ),
     (
@@ -75,6 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, metavar="DIR", help="a results store that has the study `quick`")
     options = parser.parse_args()
+    for path, text in documented_sources().items():
+        path.write_text(text)
     REFERENCE.write_text(reference())
     tables = current()
     if options.results is not None:
@@ -85,7 +109,7 @@ def main() -> None:
 
 def current() -> dict[str, str]:
     """The tables that follow from the code alone."""
-    return {"members": members(), "kernel": kernel()}
+    return {"members": members(), "kernel": kernel(), "elementwise": elementwise()}
 
 
 def filled(text: str, tables: Mapping[str, str]) -> str:
@@ -139,11 +163,16 @@ def quick(results: Path) -> str:
 def kernel() -> str:
     """The loop over the elements that is generated for Padam at p = 1/8."""
     optimizer = partial_adaptive.Padam([torch.zeros(1)], fused=True)
-    (group,) = optimizer.param_groups
-    program = trace(optimizer._rule(group), group, scaled=False)
+    (group,), recipe = optimizer.param_groups, optimizer.recipe
+    program = trace(recipe.rule(group, scaled=True), group, table_for(recipe.hyperparameters, recipe.own), scaled=False)
     text = cpp.source(program, dict.fromkeys((*program.elements, *program.scalars), torch.float32))
     loop = text.partition("#pragma omp simd\n")[2].partition("\n      }\n")[0].splitlines()
     return "\n".join(["```cpp", loop[0].strip(), *(f"  {line.strip()}" for line in loop[1:]), "}", "```"]) + "\n"
+
+
+def elementwise() -> str:
+    """The methods that look at one element and no other."""
+    return f"\n{textwrap.fill(' '.join(f'`{name}`' for name in sorted(ELEMENTWISE)), 119)}\n\n"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -156,6 +185,62 @@ def _link(subject: Any) -> str:
     return f"docs/reference.md#{subject.__name__.lower()}"
 
 
+# -- the docstrings of the members
+
+_DOCSTRING = re.compile(r"(.*?\n\n)(?:    Args:\n.*?\n\n)?(    Example:\n.*)", re.DOTALL)
+
+
+@cache
+def documented_sources() -> dict[Path, str]:
+    """What the files of the members are to hold: their text, with `Args` and `Raises` as the tables have them."""
+    sources: dict[Path, str] = {}
+    for member in MEMBERS.values():
+        path = Path(inspect.getfile(member.cls))
+        text = sources.get(path) or path.read_text()
+        literal = _definition(member.cls, text).body[0]
+        docstring = "".join(text.splitlines(keepends=True)[literal.lineno - 1 : literal.end_lineno])
+        parts = _DOCSTRING.fullmatch(docstring)
+        if parts is None:
+            raise ValueError(f"{path.name}: the docstring of {member.cls.__name__} must have a section Example")
+        sources[path] = text.replace(docstring, f"{parts[1]}{_arguments(member.cls)}{parts[2]}")
+    return sources
+
+
+def _definition(cls: type, text: str) -> ast.ClassDef:
+    """A class as it stands in a source."""
+    (found,) = (node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == cls.__name__)
+    return found
+
+
+def _docstring(subject: Any) -> str:
+    """A docstring without its indentation; a member's as it is to be."""
+    if any(subject is member.cls for member in MEMBERS.values()):
+        return ast.get_docstring(_definition(subject, documented_sources()[Path(inspect.getfile(subject))])) or ""
+    return inspect.getdoc(subject) or ""
+
+
+def _arguments(cls: Any) -> str:
+    """The sections `Args` and `Raises` of a member, from its signature and the declarations of hyperparameters."""
+    table = HYPERPARAMETERS | cls([torch.zeros(1)]).recipe.own
+    items = ["params: tensors, (name, tensor) pairs, or dicts that define param groups."]
+    for name, argument in inspect.signature(cls).parameters.items():
+        if name != "params":
+            entry = table[name]
+            items.append(f"{name}: {entry.meaning}; {entry.allowed} (default: {argument.default!r}).")
+    raised = [
+        "ValueError: where an argument is out of its range, or two modes exclude each other.",
+        "TypeError: where an argument is text that should be a number.",
+    ]
+    return f"    Args:\n{_listed(items)}\n    Raises:\n{_listed(raised)}\n"
+
+
+def _listed(items: Iterable[str]) -> str:
+    fill = textwrap.TextWrapper(
+        120, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False, break_long_words=False
+    )
+    return "".join(f"{fill.fill(item)}\n" for item in items)
+
+
 # -- the reference
 
 
@@ -164,9 +249,11 @@ def reference() -> str:
     parts = [_INTRODUCTION, _contents()]
     for title, text, subjects in _SECTIONS:
         parts += [f"## {title}\n", f"{text}\n" if text else "", *map(_entry, subjects)]
-        if title == "Components":
-            parts += [_list_of("Estimators", (estimators, extensions), partial_adaptive.Estimator)]
-            parts += [_list_of("Momentum rules", (momentum,), partial_adaptive.Momentum), _hyperparameters()]
+        if title == "Stages":
+            parts += [_list_of("Second moments", second_moments, SecondMoment)]
+            parts += [_list_of("Momentum rules", numerators, Momentum), _list_of("Transforms", numerators, Transform)]
+        if title == "Numbers":
+            parts += [_hyperparameters()]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
@@ -180,9 +267,12 @@ def _contents() -> str:
 
 def _entry(subject: Any) -> str:
     parts = [f"### {subject.__name__}\n", f"`{subject.__module__}`\n"]
-    if subject is not partial_adaptive.Hyper and (not inspect.isclass(subject) or "__init__" in vars(subject)):
+    called = not inspect.isclass(subject) or (
+        "__init__" in vars(subject) and not getattr(subject, "_is_protocol", False)
+    )
+    if called and subject is not partial_adaptive.Hyper:
         parts.append(f"```text\n{_signature(subject.__name__, subject)}\n```\n")
-    parts.append(markdown(inspect.getdoc(subject) or ""))
+    parts.append(markdown(_docstring(subject)))
     methods = _methods(subject) if inspect.isclass(subject) and not getattr(subject, "__final__", False) else []
     for name, method in methods:
         call = f"{name}" if isinstance(method, property) else _signature(name, method)
@@ -193,10 +283,12 @@ def _entry(subject: Any) -> str:
 
 def _methods(cls: type) -> list[tuple[str, Any]]:
     """The public methods and properties that a class itself defines, with docstrings."""
+    fields = getattr(cls, "__dataclass_fields__", {})
     return [
         (name, member)
         for name, member in vars(cls).items()
-        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)) and member.__doc__
+        if (inspect.isfunction(member) or isinstance(member, property)) and member.__doc__
+        if not name.startswith("_") and name not in fields
     ]
 
 
@@ -280,18 +372,15 @@ def _item(match: re.Match[str]) -> str:
     return ", ".join(f"`{match[1]}{name}`" for name in match[2].split(", ")) + ": "
 
 
-def _list_of(title: str, modules: Sequence[Any], base: type) -> str:
-    """Every component of a kind, in a table."""
-    found = [
-        cls
-        for module in modules
-        for cls in vars(module).values()
-        if inspect.isclass(cls) and issubclass(cls, base) and cls is not base and cls.__module__ == module.__name__
-    ]
+def _list_of(title: str, module: Any, base: type) -> str:
+    """Every stage of a kind that a module defines, in a table."""
     rows = []
-    for cls in found:
-        state = ", ".join(f"`{name}`" for name in (*cls.buffers, *getattr(cls, "scalars", ())))
-        reads = ", ".join(f"`{name}`" for name in cls.hyperparameters)
+    for cls in vars(module).values():
+        of_the_kind = inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
+        if not of_the_kind or cls.__module__ != module.__name__:
+            continue
+        state = ", ".join(f"`{name}`" for name in (*cls.slots, *getattr(cls, "scalars", ())))
+        reads = ", ".join(f"`{name}`" for name in (*cls.hyperparameters, *cls.own))
         meaning = (cls.__doc__ or "").partition("\n")[0].replace("|", "\\|")
         rows.append((f"`{cls.__module__}.{cls.__name__}`", meaning, state or "–", reads or "–"))
     return f"### {title}\n\n" + _table(("class", "meaning", "state", "reads"), rows)
@@ -299,8 +388,18 @@ def _list_of(title: str, modules: Sequence[Any], base: type) -> str:
 
 def _hyperparameters() -> str:
     """Every entry of a param group that the library knows."""
-    rows = [(f"`{name}`", entry.meaning.replace("|", "\\|"), entry.allowed) for name, entry in HYPERPARAMETERS.items()]
-    return "### Hyperparameters\n\n" + _table(("entry", "meaning", "allowed"), rows)
+    rows = [
+        (f"`{name}`", entry.meaning.replace("|", "\\|"), entry.allowed, _default(entry.default))
+        for name, entry in HYPERPARAMETERS.items()
+    ]
+    text = (
+        "What a param group may hold. Defaults are those of a `PartialAdaptiveOptimizer`; members have their own.\n\n"
+    )
+    return f"### Hyperparameters\n\n{text}" + _table(("entry", "meaning", "allowed", "default"), rows)
+
+
+def _default(value: Any) -> str:
+    return "–" if value is REQUIRED else f"`{value!r}`"
 
 
 if __name__ == "__main__":

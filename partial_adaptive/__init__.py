@@ -1,31 +1,36 @@
-"""Partially adaptive optimizers for PyTorch: θ ← θ − α·n/s^(2p), with p between SGD (0) and Adam (1/2)."""
+"""Partially adaptive optimizers for PyTorch: θ ← θ − α·P^(−p) n, with p between SGD (0) and Adam (1/2)."""
 
-from partial_adaptive.components import Switch
-from partial_adaptive.estimators import Estimator
-from partial_adaptive.extensions import PartialAdaBelief, PartialYogi
-from partial_adaptive.hyperparameters import Hyper
-from partial_adaptive.momentum import Momentum
-from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.param_groups import param_groups
-from partial_adaptive.registry import MEMBERS, Member, create
-from partial_adaptive.variants import (
+from partial_adaptive.members import (
     Padam,
+    PartialAdaBelief,
     PartialAdadelta,
     PartialAdagrad,
     PartialAdam,
     PartialAdaMax,
     PartialNAdam,
     PartialRMSprop,
+    PartialYogi,
 )
+from partial_adaptive.optimizer import PartialAdaptiveOptimizer
+from partial_adaptive.param_groups import param_groups
+from partial_adaptive.registry import MEMBERS, Member, create
+from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
+from partial_adaptive.rules.numerators import Momentum
+from partial_adaptive.rules.second_moments import Estimator, SecondMoment
+from partial_adaptive.rules.stage import ELEMENT, TENSOR, Needs, Slot, Switch, Tensors, Transform
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
+    "ELEMENT",
     "MEMBERS",
+    "TENSOR",
     "Estimator",
     "Hyper",
+    "Hyperparameter",
     "Member",
     "Momentum",
+    "Needs",
     "Padam",
     "PartialAdaBelief",
     "PartialAdaMax",
@@ -36,7 +41,15 @@ __all__ = [
     "PartialNAdam",
     "PartialRMSprop",
     "PartialYogi",
+    "SecondMoment",
+    "Slot",
     "Switch",
+    "Tensors",
+    "Transform",
+    "choice",
     "create",
+    "flag",
+    "number",
     "param_groups",
+    "whole",
 ]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from partial_adaptive import extensions, variants
-from partial_adaptive.hyperparameters import nearest
+from partial_adaptive import members
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
+from partial_adaptive.rules.hyperparameters import nearest
 
 
 @dataclass(frozen=True)
@@ -39,60 +39,59 @@ class Member:
     @property
     def reference(self) -> str:
         """The publication, as its docstring cites it."""
-        text, _, _ = (self.cls.__doc__ or "").partition("\n\nArgs:")
-        return text.strip().splitlines()[-1].strip()
+        return (self.cls.__doc__ or "").strip().splitlines()[-1].strip()
 
 
 _MEMBERS = (
     Member(
         "padam",
-        variants.Padam,
+        members.Padam,
         "√(v̂/c₂)+ε, v̂ the running maximum of v",
         torch.optim.Adam,
         {"amsgrad": True},
     ),
     Member(
         "partial_adam",
-        variants.PartialAdam,
+        members.PartialAdam,
         "√(v/c₂)+ε, v an average of g²",
         torch.optim.Adam,
     ),
     Member(
         "partial_nadam",
-        variants.PartialNAdam,
+        members.PartialNAdam,
         "√(v/c₂)+ε, v an average of g²",
         torch.optim.NAdam,
     ),
     Member(
         "partial_rmsprop",
-        variants.PartialRMSprop,
+        members.PartialRMSprop,
         "√v+ε, centered √(v−ḡ²)+ε",
         torch.optim.RMSprop,
     ),
     Member(
         "partial_adagrad",
-        variants.PartialAdagrad,
+        members.PartialAdagrad,
         "√S+ε, S the sum of g²",
         torch.optim.Adagrad,
     ),
     Member(
         "partial_adamax",
-        variants.PartialAdaMax,
+        members.PartialAdaMax,
         "u = max(β₂u, |g|+ε)",
         torch.optim.Adamax,
     ),
     Member(
         "partial_adadelta",
-        variants.PartialAdadelta,
+        members.PartialAdadelta,
         "√((v+ε)/(d+ε)), d an average of the squared direction",
         torch.optim.Adadelta,
     ),
     Member(
         "partial_adabelief",
-        extensions.PartialAdaBelief,
+        members.PartialAdaBelief,
         "√(v/c₂)+ε, v an average of (g−m)²",
     ),
-    Member("partial_yogi", extensions.PartialYogi, "√(v/c₂)+ε, v moved by at most (1−β₂)g²"),
+    Member("partial_yogi", members.PartialYogi, "√(v/c₂)+ε, v moved by at most (1−β₂)g²"),
 )
 
 MEMBERS: Mapping[str, Member] = MappingProxyType({member.name: member for member in _MEMBERS})

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from partial_adaptive import Padam, PartialAdam
-from partial_adaptive.estimators import ExpAvgSq
-from partial_adaptive.momentum import ExpAvg
+from partial_adaptive import TENSOR, Padam, PartialAdam
+from partial_adaptive.rules.numerators import ExpAvg
+from partial_adaptive.rules.second_moments import ExpAvgSq
 from partial_adaptive.testing import Make, factory
 
 MUTANTS: dict[str, Make] = {}
@@ -62,33 +62,42 @@ class WritesGrad(ExpAvgSq):
 
 @mutant("check_zero_dim_and_empty_tensors")
 class LooksAtDimensions(ExpAvgSq):
+    needs = TENSOR
+
     def scale(self, grad, hyper, *buffers):
         return super().scale(grad, hyper, *buffers).mul(1 + getattr(grad, "ndim", 0))
 
 
 @mutant("check_memory_layouts")
 class AssumesContiguous(ExpAvgSq):
+    needs = TENSOR
+
     def scale(self, grad, hyper, *buffers):
         return super().scale(grad, hyper, *(buffer.view(-1).view_as(buffer) for buffer in buffers))
 
 
 @mutant("check_schedulers")
 class RemembersRate(ExpAvg):
+    needs = TENSOR
+
     def step_size(self, hyper):
         self.lr = getattr(self, "lr", hyper.lr)
-        return self.lr / hyper.correction1
+        return self.lr
 
 
 @mutant("check_momentum_cycling")
 class RemembersDecay(ExpAvg):
+    needs = TENSOR
+
     def numerator(self, grad, hyper, exp_avg):
         self.beta1 = getattr(self, "beta1", hyper.beta1)
         return exp_avg.lerp_(grad, 1 - self.beta1)
 
 
-@mutant("check_state")
-class TakesAnothersName(ExpAvgSq):
-    buffers = ("exp_avg",)
+@hooked("check_state", after=True)
+def keeps_what_is_not_declared(optimizer):
+    for state in optimizer.state.values():
+        state["momentum"] = torch.zeros(())
 
 
 @mutant("check_scale_is_a_new_tensor")
@@ -98,9 +107,11 @@ class ReturnsItsState(ExpAvgSq):
         return exp_avg_sq
 
 
-@mutant("check_components_hold_no_state")
+@mutant("check_stages_hold_no_state")
 @mutant("check_resume")
 class Counts(ExpAvgSq):
+    needs = TENSOR  # the text of other rules is kept, and what it counts is how often that was recorded
+
     def scale(self, grad, hyper, *buffers):
         self.count = getattr(self, "count", 0) + 1
         return super().scale(grad, hyper, *buffers).mul_(self.count)
@@ -115,7 +126,7 @@ class Squared(ExpAvgSq):
 @mutant("check_continuity")
 class Jumps(ExpAvgSq):
     def scale(self, grad, hyper, *buffers):
-        return super().scale(grad, hyper, *buffers).mul_(2 if hyper.partial > 0.25 else 1)
+        return super().scale(grad, hyper, *buffers).mul_(hyper.when(hyper.partial > 0.25, 2.0, 1.0))
 
 
 @mutant("check_zero_gradients")
@@ -139,10 +150,10 @@ class CountsFromTheParametersStart(ExpAvgSq):
         return super().scale(grad, hyper, *buffers).div_((1 - hyper.beta2**hyper.step) ** 0.5)
 
 
-@mutant("check_foreach")
-class FetchesValue(ExpAvgSq):
-    def scale(self, grad, hyper, *buffers):
-        return super().scale(grad, hyper, *buffers).mul_(1 + grad.abs().mean().item())
+@hooked("check_foreach")
+def moves_lists_otherwise(optimizer):
+    for param in tensors(optimizer) if optimizer.param_groups[0]["foreach"] else ():
+        param.grad = param.grad * 1.001
 
 
 @mutant("check_capturable")
@@ -159,6 +170,8 @@ class LooksAtTypeOfExponent(ExpAvgSq):
 
 @mutant("check_differentiable")
 class Detaches(ExpAvgSq):
+    needs = TENSOR
+
     def scale(self, grad, hyper, *buffers):
         return super().scale(grad, hyper, *buffers).detach()
 
@@ -197,7 +210,7 @@ def copies_tensors(params, **options):
 
 @mutant("check_state_dtype")
 def ignores_state_dtype(params, state_dtype=None, **options):
-    return PartialAdam(params, **options)
+    return PartialAdam(params, state_dtype=torch.bfloat16 if state_dtype else None, **options)
 
 
 @hooked("check_param_groups")
@@ -212,7 +225,8 @@ def tames_what_is_out_of_range(optimizer):
         group["partial"] = min(group["partial"], 0.5)
 
 
-@hooked("check_zero_exponent_is_unscaled")
+@hooked("check_zero_exponent_is_linear")
+@hooked("check_zero_exponent_keeps_nothing")
 def never_zero(optimizer):
     for group in optimizer.param_groups:
         group["partial"] = max(group["partial"], 1e-3)
@@ -318,10 +332,16 @@ class StartsOverWhenLookedAt(PartialAdam):
 
 
 @mutant("check_foreach_groups_by_step")
-class OneBucket(PartialAdam):
-    def _buckets(self, group, rule, params):
-        buckets = super()._buckets(group, rule, params)
-        return [[param for bucket in buckets for param in bucket]] if buckets and group["foreach"] else buckets
+def one_bucket(params, **options):
+    optimizer = PartialAdam(params, **options)
+
+    def level(it, *_):
+        steps = [state["step"] for state in it.state.values()]
+        for step in steps if it.param_groups[0]["foreach"] else ():
+            step.copy_(max(steps))
+
+    optimizer.register_step_pre_hook(level)
+    return optimizer
 
 
 @mutant("check_resume_after_switching_on")
@@ -357,3 +377,90 @@ class LoadsAsTorchDoes(PartialAdam):
 class CopiesShallowly(PartialAdam):
     def __deepcopy__(self, memo):
         return copy.copy(self)
+
+
+# -- what real training does to tensors
+
+
+@mutant("check_nothing_is_remembered")
+@mutant("check_gradients_are_freed")
+def holds_on(params, **options):
+    optimizer = PartialAdam(params, **options)
+    held = {}
+
+    def restore(it, *_):
+        for param in held:
+            it.state.setdefault(param, held[param][0])
+
+    def keep(it, *_):
+        held.update({param: (it.state[param], param.grad) for param in tensors(it) if param in it.state})
+
+    optimizer.register_step_pre_hook(restore)
+    optimizer.register_step_post_hook(keep)
+    return optimizer
+
+
+@hooked("check_changing_subsets")
+def steps_only_as_a_whole(optimizer):
+    if any(param.grad is None for param in tensors(optimizer)):
+        for param in tensors(optimizer):
+            param.grad = None
+
+
+@hooked("check_failure_in_the_middle")
+def repairs_in_passing(optimizer):
+    for param, state in optimizer.state.items():
+        state["step"] = torch.tensor(1.0)
+        if state["exp_avg"].shape != param.shape:
+            state.clear()
+
+
+@hooked("check_conversion")
+def rounds_what_is_wide(optimizer):
+    for param, state in optimizer.state.items():
+        if optimizer.param_groups[0]["fused"] and param.dtype is torch.float64:
+            state["exp_avg"].mul_(1.01)
+
+
+@hooked("check_half_precision", after=True)
+def overflows(optimizer):
+    for param in tensors(optimizer):
+        if param.dtype is torch.float16:
+            param.data += 1e5
+
+
+@hooked("check_tied_memory")
+def unties(optimizer):
+    if optimizer.param_groups[0]["foreach"] is not False:
+        for param in tensors(optimizer):
+            param.data = param.data.clone()
+
+
+@hooked("check_lazy_gradients")
+def ignores_the_negative_bit(optimizer):
+    for param in tensors(optimizer):
+        if param.grad.is_neg():
+            param.grad = param.grad.neg()
+
+
+@hooked("check_version_counters", after=True)
+def hides_the_change(optimizer):
+    for param in tensors(optimizer):
+        torch._C._autograd._unsafe_set_version_counter((param,), (0,))
+
+
+@hooked("check_default_device", after=True)
+def makes_tensors_anywhere(optimizer):
+    for state in optimizer.state.values():
+        state["exp_avg"] = state["exp_avg"] * torch.tensor(1.0)
+
+
+@mutant("check_minimizes")
+class Ascends(ExpAvg):
+    def step_size(self, hyper):
+        return super().step_size(hyper) * -1
+
+
+@hooked("check_declared_values", after=True)
+def stores_what_it_is_given(optimizer):
+    optimizer.param_groups[0]["lr"] = type("Rate", (float,), {})(0.1)

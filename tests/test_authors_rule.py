@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import partial_adaptive as pa
-from partial_adaptive.testing.harness import DECAYS, MODES, default_dtype, gradient, parameters, same, train, values
+from partial_adaptive.testing.harness import DECAYS, MODES, gradient, parameters, same, train, values
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Update = Callable[[int, Array], Array]
@@ -211,8 +211,7 @@ def test_member_follows_its_transcription(
     expected = [torch.from_numpy(np.asarray(t)) for t in theta]
     for mode in MODES:
         params = parameters()
-        with default_dtype(torch.float64):  # that of NAdam's mu_product
-            train(pa.create(name, params, lr=LR, partial=p, **options, **decay, **mode), 30)
+        train(pa.create(name, params, lr=LR, partial=p, **options, **decay, **mode), 30)
         same(values(params), expected, f"{name} does not follow its published rule, {mode}", 1e-12)
 
 
@@ -237,3 +236,35 @@ def test_corrections_agree_at_half_but_for_eps() -> None:
     assert hidden_warm_up == pytest.approx(0.075, rel=1e-2)
     expected = [move * hidden_warm_up for move in moves[0.125, "consistent"]]
     same(moves[0.125, "adam"], expected, "the authors' correction is not smaller by c₂^(1/2−p)", 1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize("correction", BIAS_CORRECTIONS)
+def test_corrections_where_p_was_zero_at_first(correction: str, mode: dict[str, Any]) -> None:
+    """The authors' factor √c₂/c₁ counts the parameter's own steps at every p, so it does not jump when p leaves 0.
+
+    Consistent correction divides v by c₂ of the gradients that v has seen, which are fewer.
+    """
+    late, p = 4, 1 / 8
+    params = parameters()
+    theta = [param.detach().numpy().copy() for param in params]
+    optimizer = pa.Padam(params, lr=LR, partial=0.0, bias_correction=correction, **mode)
+    states = [[np.zeros_like(it)] * 3 for it in theta]
+    for step in range(10):
+        t, age = step + 1, step + 1 - late
+        optimizer.param_groups[0]["partial"] = 0.0 if step < late else p
+        train(optimizer, 1, start=step)
+        c1, c2 = (1 - BETA1**t, 1 - BETA2**t) if correction != "none" else (1.0, 1.0)
+        for i, (m, v, largest) in enumerate(states):
+            g = gradient(params[i], step, i).numpy()
+            m = BETA1 * m + (1 - BETA1) * g
+            direction = m / c1 * (np.sqrt(c2) if correction == "adam" else 1.0)
+            if age > 0:
+                v = BETA2 * v + (1 - BETA2) * g * g
+                largest = np.maximum(largest, v)
+                bias = 1 - BETA2**age if correction == "consistent" else 1.0
+                direction = direction / (np.sqrt(largest / bias) + EPS) ** (2 * p)
+            states[i] = [m, v, largest]
+            theta[i] = theta[i] - LR * direction
+        expected = [torch.from_numpy(np.asarray(it)) for it in theta]
+        same(values(params), expected, f"{correction}, {mode}: another step at t = {t}", 1e-12)

@@ -48,7 +48,7 @@ def test_half_is_torch(
     keywords: dict[str, Any],
     dtype: torch.dtype,
     tolerance: float,
-    mode: dict[str, bool],
+    mode: dict[str, Any],
 ) -> None:
     """At p = 1/2 thirty steps with changing gradients agree with torch.optim's own implementation."""
     real = dtype.to_real()

@@ -1,16 +1,16 @@
-"""Every member through every check, an estimator of a third party too, and for each check something that it refuses."""
+"""Every member through every check, stages of third parties too, and for each check something that it refuses."""
 
 import inspect
 
 import pytest
 from mutants import MUTANTS
+from third_party import OPTIMIZERS, Factored, MeanAbs
 from torch import Tensor
 
 import partial_adaptive as pa
-from partial_adaptive import Estimator, Hyper, PartialAdaptiveOptimizer
-from partial_adaptive.components import average_
-from partial_adaptive.estimators import AmsgradMax, ExpAvgSq
-from partial_adaptive.momentum import ExpAvg
+from partial_adaptive import Hyper
+from partial_adaptive.rules.numerators import ExpAvg
+from partial_adaptive.rules.second_moments import AmsgradMax, ExpAvgSq
 from partial_adaptive.testing import CHECKS, Check, check_estimator, check_optimizer, parametrize_checks
 
 VARIATIONS = {
@@ -21,18 +21,6 @@ VARIATIONS = {
     "partial_adagrad-mean": ("partial_adagrad", {"mean": True}),
     "partial_adagrad-lr_decay": ("partial_adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.1}),
 }
-
-
-class MeanAbs(Estimator):
-    """s = a/c₂ + ε, a an average of |g|."""
-
-    buffers = ("exp_avg_abs",)
-    hyperparameters = ("betas", "eps", "bias_correction")
-    decay = "beta2"
-
-    def scale(self, grad: Tensor, hyper: Hyper, exp_avg_abs: Tensor) -> Tensor:
-        average_(exp_avg_abs, grad.abs(), hyper.beta2)
-        return exp_avg_abs.div(hyper.correction2_sqrt**2).add_(hyper.eps)
 
 
 @pytest.mark.parametrize("name", pa.MEMBERS)
@@ -50,13 +38,17 @@ def test_variation(variation: str, check: Check) -> None:
     check(lambda params, **options: pa.create(name, params, **{**preset, **options}))
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @parametrize_checks
-def test_third_party_estimator(check: Check) -> None:
-    """A new estimator of at most 15 lines runs in every mode."""
-    assert len(inspect.getsource(MeanAbs).splitlines()) <= 15
-    check(lambda params, **options: PartialAdaptiveOptimizer(
-        params, {"lr": 0.1, **options}, estimator=MeanAbs(), momentum=ExpAvg()
-    ))  # fmt: skip
+def test_third_party(name: str, check: Check) -> None:
+    """So do stages of a user's, with every kind of declaration, in every mode that what they need allows."""
+    check(OPTIMIZERS[name])
+
+
+def test_a_simple_estimator_is_short() -> None:
+    """An estimator of one's own takes ten lines, with its declarations; a factored one fifteen."""
+    assert len(inspect.getsource(MeanAbs).splitlines()) <= 10
+    assert len(inspect.getsource(Factored).splitlines()) <= 19
 
 
 def test_every_check_has_a_mutant() -> None:

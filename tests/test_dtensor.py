@@ -8,11 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.nn import Parameter
 
 import partial_adaptive as pa
-from partial_adaptive.testing.harness import MODES, gradient, parameters, same
+from partial_adaptive import TENSOR, Estimator, Hyper, Slot
+from partial_adaptive.execution.compiled.launch import Compiled
+from partial_adaptive.execution.eager import Foreach, Loop
+from partial_adaptive.testing.harness import MODES, gradient, parameters, same, values
 
 SHAPES = [(4, 3), (5,), (2, 2)]
 
@@ -41,7 +44,7 @@ def distributed(tensor: Tensor, mesh: DeviceMesh, index: int) -> DTensor:
 )
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("name", pa.MEMBERS)
-def test_dtensor(name: str, mode: dict[str, bool], options: dict[str, Any], mesh: DeviceMesh) -> None:
+def test_dtensor(name: str, mode: dict[str, Any], options: dict[str, Any], mesh: DeviceMesh) -> None:
     """Sharded and replicated parameters, with plain ones in one optimizer, move as plain ones do."""
     plain = parameters([*SHAPES, (3,)])
     params = [Parameter(distributed(param.detach().clone(), mesh, i)) for i, param in enumerate(plain[:3])]
@@ -68,3 +71,143 @@ def test_state_is_sharded_as_the_parameter(mesh: DeviceMesh) -> None:
         state = optimizer.state[param][name]
         assert isinstance(state, DTensor)
         assert state.placements == param.placements
+
+
+def pair(mesh: DeviceMesh, **options: Any) -> tuple[pa.Padam, pa.Padam]:
+    """Optimizers of the same parameters, distributed and plain."""
+    plain = parameters(SHAPES)
+    params = [Parameter(distributed(param.detach().clone(), mesh, i)) for i, param in enumerate(plain)]
+    return pa.Padam(params, **options), pa.Padam(plain)
+
+
+def both(optimizers: tuple[pa.Padam, pa.Padam], step: int, place: Any) -> None:
+    """Take a step with the same gradients, placed by a function for the distributed ones."""
+    ours, plain = optimizers
+    for i, (param, twin) in enumerate(
+        zip(ours.param_groups[0]["params"], plain.param_groups[0]["params"], strict=True)
+    ):
+        twin.grad = gradient(twin, step, i)
+        param.grad = place(twin.grad.clone(), i)
+    ours.step()
+    plain.step()
+
+
+def assert_alike(optimizers: tuple[pa.Padam, pa.Padam], otherwise: str) -> None:
+    ours, plain = optimizers
+    full = [param.full_tensor().detach() for param in ours.param_groups[0]["params"]]
+    same(full, values(plain.param_groups[0]["params"]), otherwise, 1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_gradients_placed_otherwise(mode: dict[str, Any], mesh: DeviceMesh) -> None:
+    """A gradient that comes as partial sums, or whole where its parameter is sharded, is placed as that is first."""
+    optimizers = pair(mesh, **mode)
+    for step, placement in enumerate((Partial(), Replicate(), Shard(0), Partial(), Partial())):
+        both(optimizers, step, lambda grad, i, it=placement: DTensor.from_local(grad, mesh, [it], run_check=False))
+        assert_alike(optimizers, f"a gradient placed as {placement} is another one")
+        for param in optimizers[0].param_groups[0]["params"]:
+            assert param.grad.placements == (placement,), "the gradient itself was changed"
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_plans_are_kept(mode: dict[str, Any], mesh: DeviceMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distributed tensors are planned for once, as plain ones are; a plan for each step took a hundredfold."""
+    prepared: list[int] = []
+    for backend in (Loop, Foreach, Compiled):
+        prepare = backend.prepare
+        monkeypatch.setattr(backend, "prepare", lambda *args, it=prepare: prepared.append(1) or it(*args))
+    optimizers = pair(mesh, **mode)
+    optimizers[1].param_groups[0]["foreach"] = False
+    for step in range(4):
+        prepared.clear()
+        both(optimizers, step, lambda grad, i: distributed(grad, mesh, i))
+        assert len(prepared) == (2 if step == 0 else 0)
+    for state in optimizers[0].state.values():
+        state["exp_avg"] = state["exp_avg"].clone()  # elsewhere, and it looks the same
+    both(optimizers, 4, lambda grad, i: distributed(grad, mesh, i))
+    assert_alike(optimizers, "state that was replaced was not what the step used")
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_state_placed_otherwise(mode: dict[str, Any], mesh: DeviceMesh) -> None:
+    """State that is not placed as its parameter is refused by name, at any step, before anything has changed."""
+    optimizers = pair(mesh, **mode)
+    ours, _ = optimizers
+    both(optimizers, 0, lambda grad, i: distributed(grad, mesh, i))
+    first = ours.param_groups[0]["params"][0]
+    right = ours.state[first]["exp_avg"]
+    for wrong in (distribute_tensor(right.full_tensor(), mesh, [Replicate()]), right.full_tensor()):
+        ours.state[first]["exp_avg"] = wrong
+        before = [param.full_tensor().clone() for param in ours.param_groups[0]["params"]]
+        with pytest.raises(RuntimeError, match=r"Padam: parameter number 0 .*exp_avg"):
+            ours.step()
+        same([param.full_tensor() for param in ours.param_groups[0]["params"]], before, "something has changed")
+    ours.state[first]["exp_avg"] = right
+    both(optimizers, 1, lambda grad, i: distributed(grad, mesh, i))
+    assert_alike(optimizers, "training does not go on")
+
+
+class ByTheNorm(Estimator):
+    """One scale for the whole tensor."""
+
+    needs = TENSOR
+
+    def scale(self, grad: Tensor, hyper: Hyper) -> Tensor:
+        return grad.mul(0) + grad.norm() + hyper.eps
+
+
+class Rows(Estimator):
+    """State with a shape of its own."""
+
+    needs = TENSOR
+    slots = {"rows": Slot(shape=lambda shape: shape[:1])}
+
+    def scale(self, grad: Tensor, hyper: Hyper, rows: Tensor) -> Tensor:
+        return rows.add_(1).sqrt()
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if not mode.get("fused")], ids=str)
+def test_rules_for_whole_tensors(mode: dict[str, Any], mesh: DeviceMesh) -> None:
+    """A rule that needs the whole tensor gets the distributed one: a norm is that of all shards."""
+    (plain, *_) = parameters(SHAPES)
+    param = Parameter(distributed(plain.detach().clone(), mesh, 0))
+    for it, options in ((plain, {}), (param, mode)):
+        optimizer = pa.PartialAdaptiveOptimizer([it], {"lr": 0.1, **options}, estimator=ByTheNorm())
+        for step in range(3):
+            grad = gradient(plain, step)
+            it.grad = distributed(grad, mesh, 0) if it is param else grad
+            optimizer.step()
+    same([param.full_tensor().detach()], values([plain]), "the norm is not that of the parameter", 1e-12)
+
+
+def test_state_of_another_shape_is_refused(mesh: DeviceMesh) -> None:
+    """How state of a shape of its own would be sharded nobody has said: refused by name."""
+    param = Parameter(distributed(torch.ones(4, 3), mesh, 0))
+    param.grad = distributed(torch.ones(4, 3), mesh, 0)
+    optimizer = pa.PartialAdaptiveOptimizer([param], {"lr": 0.1}, estimator=Rows())
+    with pytest.raises(RuntimeError, match=r"number 0 .*DTensor, for which 'rows' cannot be kept"):
+        optimizer.step()
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("name", pa.MEMBERS)
+def test_checkpoints_of_distributed_state(name: str, mesh: DeviceMesh) -> None:
+    """State of DTensors is saved and loaded as DTensors, and training goes on."""
+    start = parameters(SHAPES)
+    runs = []
+    for resumed in (False, True):
+        params = [Parameter(distributed(param.detach().clone(), mesh, i)) for i, param in enumerate(start)]
+        optimizer = pa.create(name, params)
+        for step in range(4):
+            if resumed and step == 2:
+                checkpoint = optimizer.state_dict()
+                optimizer = pa.create(name, params)
+                optimizer.load_state_dict(checkpoint)
+            for i, param in enumerate(params):
+                param.grad = distributed(gradient(start[i], step, i), mesh, i)
+            optimizer.step()
+        runs.append([param.full_tensor().detach() for param in params])
+        for param in params:
+            slots = [value for value in optimizer.state[param].values() if value.ndim]
+            assert all(isinstance(value, DTensor) and value.placements == param.placements for value in slots)
+    same(runs[1], runs[0], "training resumed from a checkpoint differs")

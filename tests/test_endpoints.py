@@ -26,7 +26,7 @@ def assert_is_sgd(name: str, options: dict[str, Any], sgd: dict[str, Any], modif
 @pytest.mark.parametrize("modifiers", MODIFIERS, ids=str)
 @pytest.mark.parametrize("beta1", [0.9, 0.5, 0.0])
 @pytest.mark.parametrize("name", AVERAGING)
-def test_zero_is_sgd_with_momentum(name: str, beta1: float, modifiers: dict[str, Any], mode: dict[str, bool]) -> None:
+def test_zero_is_sgd_with_momentum(name: str, beta1: float, modifiers: dict[str, Any], mode: dict[str, Any]) -> None:
     """Without bias correction, (lr) at p = 0 is SGD(lr(1−β₁), momentum=β₁) exactly, from the first step."""
     options = {"lr": 0.1, "betas": (beta1, 0.999), "bias_correction": "none", **mode}
     assert_is_sgd(name, options, {"lr": 0.1 * (1 - beta1), "momentum": beta1}, modifiers)
@@ -35,7 +35,7 @@ def test_zero_is_sgd_with_momentum(name: str, beta1: float, modifiers: dict[str,
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("modifiers", MODIFIERS, ids=str)
 @pytest.mark.parametrize("name", PLAIN)
-def test_zero_is_plain_sgd(name: str, modifiers: dict[str, Any], mode: dict[str, bool]) -> None:
+def test_zero_is_plain_sgd(name: str, modifiers: dict[str, Any], mode: dict[str, Any]) -> None:
     """The members that use the gradient itself are SGD without momentum."""
     assert_is_sgd(name, {"lr": 0.1, **mode}, {"lr": 0.1}, modifiers)
 

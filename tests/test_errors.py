@@ -1,22 +1,29 @@
 """Bad input: the error names the argument, its value and what is allowed, before anything changes."""
 
+import copy
 import math
+from collections import UserList
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 import partial_adaptive as pa
 from partial_adaptive import Padam, PartialAdaptiveOptimizer
-from partial_adaptive.estimators import ExpAvgSq
-from partial_adaptive.hyperparameters import HYPERPARAMETERS
-from partial_adaptive.testing.harness import contents, gradient, parameters, same, train
+from partial_adaptive.execution import plan
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS
+from partial_adaptive.rules.numerators import ExpAvg
+from partial_adaptive.rules.second_moments import ExpAvgSq
+from partial_adaptive.testing.harness import MODES, contents, gradient, parameters, params_of, same, train, values
 
 NAN, INF = math.nan, math.inf
 BAD: dict[str, list[Any]] = {
-    "lr": [-0.1, NAN, INF, torch.tensor(-0.1), torch.tensor(NAN), torch.ones(2), torch.tensor(1j), None],
-    "partial": [-0.1, 0.51, 1, NAN, -INF, torch.tensor(0.7), torch.tensor(NAN), None],
+    "lr": [-0.1, NAN, INF, torch.tensor(-0.1), torch.tensor(NAN), torch.ones(2), torch.tensor(1j), None, True, 0.1j],
+    "partial": [-0.1, 0.51, 1, NAN, -INF, torch.tensor(0.7), torch.tensor(NAN), None, False, np.float32(0.7), [0.1]],
     "betas": [
         (1.0, 0.9),
         (0.9, 1.0),
@@ -27,12 +34,18 @@ BAD: dict[str, list[Any]] = {
         0.9,
         torch.ones(2) / 2,
         None,
+        (True, 0.9),
+        (0.9, False),
+        "ab",
+        {0.8, 0.9},
+        np.array(0.9),
+        [0.9, np.float64(1.0)],
     ],
     "alpha": [-0.1, 1.1, NAN],
     "rho": [-0.1, 1.1, NAN],
-    "eps": [-1e-8, NAN, INF],
-    "weight_decay": [-0.1, NAN, INF],
-    "momentum": [-0.1, NAN, INF],
+    "eps": [-1e-8, NAN, INF, True, np.float64(-1e-8)],
+    "weight_decay": [-0.1, NAN, INF, True, np.bool_(True)],
+    "momentum": [-0.1, NAN, INF, True],
     "momentum_decay": [-0.1, NAN],
     "lr_decay": [-0.1, NAN],
     "initial_accumulator_value": [-0.1, NAN, INF],
@@ -43,6 +56,7 @@ BAD: dict[str, list[Any]] = {
     "decoupled_weight_decay": [None, 1],
     "maximize": [None, 1],
     "foreach": [1, "auto"],
+    "fused": [1, "auto"],
     "capturable": [None, 1],
     "differentiable": [None, 1],
     "state_dtype": [torch.int64, "float32", float],
@@ -100,7 +114,7 @@ def test_in_mid_training(name: str) -> None:
 
 def test_every_hyperparameter_is_tested() -> None:
     """Whatever the table has is here with bad values."""
-    assert BAD.keys() >= HYPERPARAMETERS.keys() - {"fused"}
+    assert BAD.keys() >= HYPERPARAMETERS.keys()
 
 
 @pytest.mark.parametrize("member", pa.MEMBERS)
@@ -182,9 +196,7 @@ def test_sparse_among_dense() -> None:
     optimizer = Padam([dense, sparse])
     dense.grad, sparse.grad = gradient(dense, 0), gradient(sparse, 0).to_sparse(1)
     before = contents(optimizer)
-    with pytest.raises(
-        RuntimeError, match=r"Padam does not support sparse gradients with momentum ExpAvg.*PartialAdagrad"
-    ):
+    with pytest.raises(RuntimeError, match=r"Padam does not support sparse gradients with ExpAvg.*PartialAdagrad"):
         optimizer.step()
     same(contents(optimizer), before, "the refused step has changed something")
 
@@ -192,13 +204,13 @@ def test_sparse_among_dense() -> None:
 def test_boundaries_are_allowed() -> None:
     """The ends of the ranges are in them."""
     train(Padam(parameters(), lr=0, betas=(0, 0), eps=0, partial=0))
-    train(Padam([Parameter(torch.ones(2))], betas=[0.5, 0.9], partial=0.5))
+    train(Padam([Parameter(torch.ones(2))], betas=[0.5, 0.9], partial=0.5))  # type: ignore[arg-type]
     train(pa.PartialRMSprop(parameters(), alpha=1.0))
     train(Padam(parameters(), betas=(0, 0), capturable=True))
 
 
 @pytest.mark.parametrize("mode", [{}, {"fused": True}], ids=str)
-def test_capture_needs_capturable(monkeypatch: pytest.MonkeyPatch, mode: dict[str, bool]) -> None:
+def test_capture_needs_capturable(monkeypatch: pytest.MonkeyPatch, mode: dict[str, Any]) -> None:
     """In the capture of a CUDA graph a step that is not capturable is refused, every time, and changes nothing."""
     param = Parameter(torch.ones(3))
     param.grad = torch.ones(3)
@@ -206,9 +218,356 @@ def test_capture_needs_capturable(monkeypatch: pytest.MonkeyPatch, mode: dict[st
     for _ in range(2):
         before = param.detach().clone()
         with monkeypatch.context() as patch:
-            patch.setattr(torch.cuda, "is_available", lambda: True)
-            patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+            patch.setattr(torch.cuda, "is_initialized", lambda: True)
+            patch.setattr(plan, "is_capturing", lambda device: True)
             with pytest.raises(RuntimeError, match="only with capturable=True"):
                 optimizer.step()
         assert torch.equal(param, before)
         optimizer.step()
+
+
+# -- whatever kind of number a configuration holds
+
+NUMBERS_OF_ALL_KINDS: dict[str, list[Any]] = {
+    "lr": [np.float32(0.5), np.float64(0.5), np.array(0.5), 1, np.int64(1), torch.tensor(0.5), torch.tensor([0.5])],
+    "partial": [np.float32(0.25), np.array(0.25), 0, np.int64(0), torch.tensor(0.25)],
+    "eps": [np.float32(0.5), np.array(0.5), 1],
+    "weight_decay": [np.float64(0.5), np.int32(0)],
+    "betas": [[0.5, 0.75], np.array([0.5, 0.75]), (np.float32(0.5), np.float64(0.75)), UserList([0.5, 0.75])],
+    "amsgrad": [np.bool_(False), np.array(True)],
+    "maximize": [np.bool_(True)],
+}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, kinds in NUMBERS_OF_ALL_KINDS.items() for value in kinds], ids=str
+)
+def test_numbers_of_all_kinds(name: str, value: Any, mode: dict[str, Any]) -> None:
+    """NumPy scalars and arrays, whole numbers and lists are taken at every door, stored plainly, and mean the same."""
+    kind = type(Padam([torch.ones(1)]).defaults[name])
+    item = value.item() if getattr(value, "size", 0) == 1 or isinstance(value, Tensor) else value
+    plain: Any = tuple(map(float, value)) if name == "betas" else kind(item)
+    expected = parameters()
+    train(Padam(expected, **{name: plain, **mode}))
+
+    def through_constructor() -> Padam:
+        return Padam(parameters(), **{name: value}, **mode)
+
+    def through_group() -> Padam:
+        return Padam([{"params": parameters(), name: value}], **mode)
+
+    def in_mid_training() -> Padam:
+        optimizer = Padam(parameters(), **mode)
+        optimizer.param_groups[0][name] = value
+        return optimizer
+
+    for make in (through_constructor, through_group, in_mid_training):
+        optimizer = make()
+        train(optimizer)
+        same(
+            values(params_of(optimizer)),
+            values(expected),
+            f"{name}={value!r} is not {plain!r} ({make.__name__})",
+            1e-12,
+        )
+        stored = optimizer.param_groups[0][name]
+        if not isinstance(value, Tensor):
+            assert stored == plain
+            kinds = {type(item) for item in (stored if isinstance(stored, tuple) else (stored,))}
+            assert kinds <= {float, bool}, f"{name} is stored as {kinds}, which weights_only=True does not load"
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_own_keys_in_groups(mode: dict[str, Any]) -> None:
+    """Keys of a param group that the optimizer does not know are the user's own: they may hold anything, and stay."""
+    marker = object()
+    own = {"tag": "head", "initial": NAN, "limit": torch.ones(2, 2), "mask": [None], "any": marker, "beta1": -3}
+    optimizer = Padam([{"params": parameters(), **own}], **mode)
+    expected = parameters()
+    train(optimizer)
+    train(Padam(expected, **mode))
+    same(values(params_of(optimizer)), values(expected), "keys of the user's own have changed the training")
+    group = optimizer.param_groups[0]
+    assert all(group[key] is value for key, value in own.items())
+    optimizer.param_groups[0]["later"] = np.ones(3)
+    train(optimizer)
+
+
+# -- parameters, gradients and state that do not fit
+
+ALL_MODES = [*MODES, {"differentiable": True}, {"capturable": True}]
+
+
+def kept(optimizer: PartialAdaptiveOptimizer) -> Any:
+    """What a refused step must leave as it was, bit for bit."""
+    return copy.deepcopy(([param.detach() for param in params_of(optimizer)], list(optimizer.state.values())))
+
+
+def alike(ours: Any, theirs: Any) -> bool:
+    """Whether two nests of tensors and other things are the same."""
+    if isinstance(ours, Tensor) and isinstance(theirs, Tensor):
+        if ours.device.type == "meta" or ours.layout is not torch.strided:
+            return ours.shape == theirs.shape
+        return ours.dtype == theirs.dtype and torch.equal(ours, theirs)
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(alike(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, list | tuple):
+        return len(ours) == len(theirs) and all(map(alike, ours, theirs))
+    return type(ours) is type(theirs) and repr(ours) == repr(theirs)
+
+
+def refused(optimizer: PartialAdaptiveOptimizer, *parts: str) -> None:
+    """The step must raise RuntimeError with these parts in its message, and change nothing, twice."""
+    before = kept(optimizer)
+    for _ in range(2):
+        with pytest.raises(RuntimeError) as error:
+            optimizer.step()
+        for part in ("Padam", *parts):
+            assert part in str(error.value)
+        assert alike(kept(optimizer), before), "the refused step has changed something"
+
+
+def trained(mode: dict[str, Any], dtype: torch.dtype = torch.float32, steps: int = 1) -> Padam:
+    """An optimizer of three parameters, with gradients for the next step."""
+    params = parameters([(3,), (2, 3), (3,)], dtype=dtype)
+    leaves = [param.detach() if mode.get("differentiable") else param for param in params]
+    optimizer = Padam(list(zip(("first", "second", "third"), leaves, strict=True)), **mode)
+    for step in range(steps + 1):
+        for i, param in enumerate(params_of(optimizer)):
+            param.grad = gradient(param, step, i)
+        if step < steps:
+            optimizer.step()
+    return optimizer
+
+
+ENTRIES: dict[str, tuple[str, Any]] = {
+    "no step": ("step", None),
+    "step as a number": ("step", 1.0),
+    "int64 step": ("step", torch.tensor(1)),
+    "step of one dimension": ("step", torch.ones(1)),
+    "complex step": ("step", torch.tensor(1j)),
+    "no tensor": ("exp_avg", None),
+    "array": ("exp_avg", np.ones((2, 3))),
+    "shape": ("exp_avg", torch.zeros(3, 2)),
+    "shape that broadcasts": ("exp_avg_sq", torch.zeros(3)),
+    "int64": ("max_exp_avg_sq", torch.zeros(2, 3, dtype=torch.int64)),
+    "bool": ("exp_avg", torch.zeros(2, 3, dtype=torch.bool)),
+    "elsewhere": ("exp_avg", torch.zeros(2, 3, device="meta")),
+    "sparse": ("exp_avg", torch.ones(2, 3).to_sparse()),
+    "expanded": ("exp_avg_sq", torch.ones(1).expand(2, 3)),
+    "complex": ("exp_avg", torch.zeros(2, 3, dtype=torch.complex64)),
+}
+
+
+@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_state_that_does_not_fit(entry: str, mode: dict[str, Any]) -> None:
+    """State replaced by what does not fit is a RuntimeError that names the parameter and the entry."""
+    optimizer = trained(mode)
+    name, value = ENTRIES[entry]
+    optimizer.state[params_of(optimizer)[1]][name] = value
+    refused(optimizer, "'second'", "(2, 3)", f"state['{name}']")
+
+
+@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"])
+def test_real_state_of_a_complex_parameter(name: str, mode: dict[str, Any]) -> None:
+    """Half the memory that a kernel would write to: refused like any other entry that does not fit."""
+    optimizer = trained(mode, torch.complex64)
+    param = params_of(optimizer)[1]
+    optimizer.state[param][name] = torch.zeros(12)[:6].view(2, 3)  # memory enough for a kernel that errs
+    refused(optimizer, "'second'", "(2, 3)", f"state['{name}']")
+
+
+@pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+def test_two_entries_in_one_memory(name: str, mode: dict[str, Any]) -> None:
+    """One tensor as the state of two parameters, or of one twice, is refused in every mode; so is a parameter."""
+    for owner, other in ((0, name), (2, "max_exp_avg_sq"), (0, None)):
+        optimizer = trained(mode)
+        params = params_of(optimizer)
+        state, theirs = optimizer.state[params[2]], optimizer.state[params[owner]]
+        right = state[name]
+        state[name] = params[owner].detach() if other is None else theirs[other]
+        refused(optimizer, "(3,)", "state['", "memory")  # either of the two may be named
+        state[name] = right
+        optimizer.step()
+
+
+@pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
+def test_one_count_for_two_parameters(mode: dict[str, Any]) -> None:
+    """Two parameters with one tensor as `step`: every mode does what a loop does, or refuses before any change.
+
+    Parameters that have nothing to do with it are updated as if it were not so.
+    """
+    optimizer, loop, plain = trained(mode), trained({"foreach": False}), trained(mode)
+    for each in (optimizer, loop):
+        first, _, third = params_of(each)
+        each.state[third]["step"] = each.state[first]["step"]
+    before, refusal = kept(optimizer), ""
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        refusal = str(error)
+    if refusal:
+        assert "step" in refusal
+        assert alike(kept(optimizer), before), "the refused step has changed something"
+    else:
+        loop.step()
+        plain.step()
+        same(values(params_of(optimizer)), values(params_of(loop)), f"{mode} is not what a loop does", 1e-6)
+        same(values(params_of(optimizer))[1:2], values(params_of(plain))[1:2], "another parameter has suffered", 1e-6)
+
+
+def with_grad(value: Tensor) -> Callable[[Tensor], None]:
+    """Set a gradient that torch's own checks would refuse."""
+
+    def set_(param: Tensor) -> None:
+        original = param.data
+        param.grad = None
+        param.data = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+        param.grad = value
+        param.data = original
+
+    return set_
+
+
+GRADIENTS: dict[str, tuple[Callable[[Tensor], None], str]] = {
+    "shape": (with_grad(torch.ones(3, 2)), "gradient of shape (3, 2)"),
+    "shape that broadcasts": (with_grad(torch.ones(3)), "gradient of shape (3,)"),
+    "complex": (with_grad(torch.ones(2, 3, dtype=torch.complex64)), "gradient of torch.complex64"),
+}
+
+
+@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("kind", GRADIENTS)
+@pytest.mark.parametrize("steps", [0, 1])
+def test_gradients_that_do_not_fit(kind: str, mode: dict[str, Any], steps: int) -> None:
+    """A gradient that is not one of its parameter is a RuntimeError that names the parameter and what is wrong."""
+    optimizer = trained(mode, steps=steps)
+    change, message = GRADIENTS[kind]
+    change(params_of(optimizer)[1])
+    refused(optimizer, "'second'", "(2, 3)", message)
+
+
+@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+def test_parameters_that_do_not_fit(mode: dict[str, Any]) -> None:
+    """Whole numbers and expanded tensors cannot be trained, and the message says which parameter and why."""
+    plain = torch.ones(3)
+    whole = torch.ones(2, 3, dtype=torch.int64)
+    expanded = torch.ones(1).expand(2, 3)
+    for param, message in ((whole, "torch.int64"), (expanded, "is expanded")):
+        optimizer = Padam([("plain", plain), ("second", param)], **mode)
+        plain.grad, param.grad = torch.ones(3), torch.ones_like(param)
+        refused(optimizer, "'second'", "(2, 3)", message)
+        assert not optimizer.state
+
+
+@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+def test_unnamed_parameters_are_numbered(mode: dict[str, Any]) -> None:
+    """Where parameters have no names the message has the number in the group."""
+    params = [torch.ones(3) for _ in range(3)]
+    optimizer = Padam(params, **mode)
+    for param in params:
+        param.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[params[2]]["exp_avg"] = torch.ones(2)
+    refused(optimizer, "number 2 of its group", "state['exp_avg']")
+
+
+# -- declarations that cannot be meant so
+
+
+class Misspelt(ExpAvgSq):
+    hyperparameters = ("betas", "eps", "bias_corection")
+
+
+class OneString(ExpAvgSq):
+    hyperparameters = "eps"  # type: ignore[assignment]
+
+
+class OneReading(ExpAvgSq):
+    reads = "exp_avg"  # type: ignore[assignment]
+
+
+class ReadsNobodys(ExpAvgSq):
+    reads = ("exp_avg_var",)
+
+
+class Reserved(ExpAvgSq):
+    slots = {"step": pa.Slot()}
+
+
+class TwiceUsed(ExpAvgSq):
+    slots = {"exp_avg": pa.Slot()}
+
+
+class NoSlots(ExpAvgSq):
+    slots = ("exp_avg_sq",)  # type: ignore[assignment]
+
+
+class NeedsText(ExpAvgSq):
+    needs = "tensor"  # type: ignore[assignment]
+
+
+class OwnShape(ExpAvgSq):
+    slots = {"exp_avg_sq": pa.Slot(shape=lambda shape: shape[:1])}
+
+
+class OwnIsTheLibrarys(ExpAvgSq):
+    own = {"eps": pa.number(1e-3, meaning="another ε")}
+
+
+class OwnIsNoDeclaration(ExpAvgSq):
+    own = {"leak": 0.9}  # type: ignore[dict-item]
+
+
+DECLARATIONS: list[tuple[Any, str]] = [
+    (Misspelt(), r"Misspelt reads the hyperparameter 'bias_corection'.*did you mean 'bias_correction'"),
+    (OneString(), r"OneString\.hyperparameters must be a tuple of names, got 'eps'.*comma"),
+    (OneReading(), r"OneReading\.reads must be a tuple of names, got 'exp_avg'.*comma"),
+    (ReadsNobodys(), r"ReadsNobodys reads 'exp_avg_var', which no stage of this optimizer keeps; there are exp_avg"),
+    (Reserved(), r"Reserved\.slots has 'step', a reserved name"),
+    (TwiceUsed(), r"TwiceUsed and ExpAvg both keep state as 'exp_avg'"),
+    (NoSlots(), r"NoSlots\.slots must be a dict"),
+    (NeedsText(), r"NeedsText\.needs must be ELEMENT or TENSOR, got 'tensor'"),
+    (OwnShape(), r"OwnShape\.slots\['exp_avg_sq'\] has a shape of its own.*needs = TENSOR"),
+    (OwnIsTheLibrarys(), r"OwnIsTheLibrarys\.own has 'eps', which is the library's"),
+    (OwnIsNoDeclaration(), r"OwnIsNoDeclaration\.own must be a dict of names and `Hyperparameter`s"),
+    (ExpAvgSq, r"estimator must be a SecondMoment, got the class ExpAvgSq: write ExpAvgSq\(\)"),
+    (ExpAvg(), r"estimator must be a SecondMoment or a Switch between two, got .*ExpAvg"),
+    (None, r"estimator must be a SecondMoment or a Switch between two, got None"),
+    (pa.Switch("amsgrad", ExpAvgSq(), ExpAvgSq), r"the class ExpAvgSq: write ExpAvgSq\(\)"),
+    (pa.Switch("amsgrad", ExpAvgSq(), TwiceUsed()), r"both keep state as 'exp_avg'"),
+]
+
+
+@pytest.mark.parametrize(("estimator", "message"), DECLARATIONS, ids=range(len(DECLARATIONS)))
+def test_declarations(estimator: Any, message: str) -> None:
+    """What is wrong in a declaration is a TypeError where the optimizer is made, which says what to write instead."""
+    with pytest.raises(TypeError, match=message):
+        PartialAdaptiveOptimizer(parameters(), {"lr": 0.1}, estimator=estimator, momentum=ExpAvg())
+
+
+@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("argument", ["estimator", "momentum", "before", "after"])
+def test_a_missing_return(argument: str, mode: dict[str, Any]) -> None:
+    """A stage that returns nothing is named, in every mode, before anything has changed."""
+    kinds: dict[str, tuple[type, str]] = {
+        "estimator": (ExpAvgSq, "scale"),
+        "momentum": (ExpAvg, "numerator"),
+        "before": (pa.Transform, "apply"),
+        "after": (pa.Transform, "apply"),
+    }
+    base, method = kinds[argument]
+    forgetful = type("Forgetful", (base,), {method: lambda *args: None})()
+    stages: dict[str, Any] = {"estimator": ExpAvgSq(), argument: (forgetful,) if base is pa.Transform else forgetful}
+    params = [param.detach() for param in parameters()]
+    optimizer = PartialAdaptiveOptimizer(params, {"lr": 0.1, **mode}, **stages)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    before = kept(optimizer)
+    with pytest.raises(TypeError, match=r"Forgetful.* must return .*got None"):
+        optimizer.step()
+    assert alike(kept(optimizer), before)

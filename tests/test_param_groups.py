@@ -1,13 +1,19 @@
-"""param_groups: decay and exponent by the kind of layer."""
+"""param_groups: decay and exponent by the role of a parameter."""
 
+import math
+import warnings
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import partial_adaptive as pa
 from partial_adaptive import Padam, param_groups
+from partial_adaptive.param_groups import NORMS, vector
 
 
 class Scaled(nn.Module):
@@ -35,9 +41,38 @@ def model() -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def settings(groups: list[dict]) -> dict[str, tuple[float, float | None]]:
+def settings(groups: list[dict[str, Any]]) -> dict[str, tuple[float, float | None]]:
     """(weight_decay, partial) by the name of the parameter."""
     return {name: (g["weight_decay"], g.get("partial")) for g in groups for name, _ in g["params"]}
+
+
+def decaying(model: nn.Module, **options: Any) -> set[str]:
+    """The names of the parameters that decay."""
+    return {name for name, (decay, _) in settings(param_groups(model, weight_decay=0.1, **options)).items() if decay}
+
+
+class Gain(nn.Module):
+    """A parametrization with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        return self.gain * tensor
+
+
+def module_class(name: str, *bases: type[nn.Module], **shapes: tuple[int, ...]) -> nn.Module:
+    """A module of a class of this name, with parameters of these shapes."""
+
+    class Made(*(bases or (nn.Module,))):  # type: ignore[misc]
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            for key, shape in shapes.items():
+                self.register_parameter(key, nn.Parameter(torch.ones(shape)))
+
+    Made.__name__ = name
+    return Made()
 
 
 def test_norms_and_biases_do_not_decay() -> None:
@@ -47,6 +82,139 @@ def test_norms_and_biases_do_not_decay() -> None:
     biases = {name for name in decay if "bias" in name}  # attention has in_proj_bias, the LSTM bias_ih_l0
     assert {name for name, value in decay.items() if value == 0} == norms | biases
     assert decay["scaled.scale"] == decay["embed.weight"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.BatchNorm1d(3),
+        nn.SyncBatchNorm(3),
+        nn.LazyBatchNorm2d(),
+        nn.InstanceNorm2d(3, affine=True),
+        nn.LazyInstanceNorm1d(affine=True),
+        nn.GroupNorm(1, 3),
+        nn.LayerNorm((2, 3)),
+        nn.RMSNorm(3),
+        module_class("Statistics", nn.BatchNorm1d, weight=(3,), bias=(3,)),
+        module_class("Halves", nn.GroupNorm, weight=(3,), bias=(3,)),
+        module_class("Root", nn.RMSNorm, weight=(3,)),
+        module_class("RMSNorm", scale=(3,)),
+        module_class("LlamaRMSNorm", weight=(3,)),
+        module_class("FusedLayerNorm", weight=(3,), shift=(3,)),
+        module_class("T5LayerNormalization", gamma=(3,)),
+        module_class("LayerNorm2d", nn.LayerNorm, weight=(3,), bias=(3,)),
+        module_class("LayerNorm2d", weight=(1, 3, 1, 1)),
+        module_class("BatchNormAct2d", weight=(3,), slope=(1,)),
+        module_class("batchnorm", weight=(3,)),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_kinds_of_norms(norm: nn.Module) -> None:
+    """All of torch's, those not yet initialised too, and those of other libraries, by the name of their class."""
+    assert list(norm.parameters())
+    assert decaying(nn.Sequential(norm)) == set()
+
+
+@pytest.mark.parametrize(
+    ("layer", "decays"),
+    [
+        (module_class("LayerNormLinear", layer_norm_weight=(3,), weight=(4, 3), bias=(4,)), {"weight"}),
+        (module_class("NormalPosterior", mean=(3,)), {"mean"}),
+        (module_class("NormedLinear", weight=(1, 3)), {"weight"}),
+        (module_class("ConvNorm", weight=(4, 3, 1, 1)), {"weight"}),
+        (nn.Linear(3, 1), {"weight"}),
+        (nn.LazyLinear(3), {"weight"}),
+        (nn.PReLU(), {"weight"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_norm_decays(layer: nn.Module, decays: set[str]) -> None:
+    """Matrices of modules that contain a norm, words that only begin like one, and vectors of other layers."""
+    assert decaying(layer) == decays
+
+
+def parametrized(tensor: str, parametrization: Callable[[], nn.Module], layer: nn.Module) -> nn.Module:
+    return parametrize.register_parametrization(layer, tensor, parametrization())
+
+
+@pytest.mark.parametrize(
+    ("make", "decays"),
+    [
+        (lambda: parametrized("bias", nn.Identity, nn.Linear(3, 3)), {"0.weight"}),
+        (lambda: parametrized("bias", Gain, nn.Linear(3, 3)), {"0.weight"}),
+        (lambda: parametrized("weight", nn.Identity, nn.LayerNorm(3)), set()),
+        (lambda: parametrized("weight", Gain, nn.BatchNorm1d(3)), set()),
+        (lambda: parametrized("weight", nn.Identity, module_class("LlamaRMSNorm", weight=(3,))), set()),
+        (
+            lambda: parametrized("weight", Gain, nn.Linear(3, 3)),
+            {"0.parametrizations.weight.original", "0.parametrizations.weight.0.gain"},
+        ),
+        (
+            lambda: parametrized("weight", Gain, parametrized("bias", Gain, nn.Linear(3, 3))),
+            {"0.parametrizations.weight.original", "0.parametrizations.weight.0.gain"},
+        ),
+        (
+            lambda: parametrizations.weight_norm(nn.Linear(3, 3)),
+            {"0.parametrizations.weight.original0", "0.parametrizations.weight.original1"},
+        ),
+        (lambda: parametrizations.weight_norm(nn.LayerNorm(3)), set()),
+        (lambda: parametrizations.weight_norm(nn.Linear(3, 3), "bias"), {"0.weight"}),
+        (lambda: parametrizations.spectral_norm(nn.Linear(3, 3)), {"0.parametrizations.weight.original"}),
+        (lambda: parametrizations.orthogonal(nn.Linear(3, 3)), {"0.parametrizations.weight.original"}),
+        (lambda: weight_norm(nn.Linear(3, 3)), {"0.weight_g", "0.weight_v"}),
+        (lambda: weight_norm(nn.Linear(3, 3), "bias"), {"0.weight"}),
+        (lambda: weight_norm(nn.LayerNorm(3)), set()),
+        (lambda: spectral_norm(nn.Linear(3, 3)), {"0.weight_orig"}),
+        (lambda: prune.identity(nn.Linear(3, 3), "bias"), {"0.weight"}),
+    ],
+)
+def test_parametrizations(make: Callable[[], nn.Module], decays: set[str]) -> None:
+    """What a parametrization keeps counts as the tensor that is made of it, in new style and old."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the old weight_norm is deprecated
+        net = nn.Sequential(make())
+    assert decaying(net) == decays
+    assert set(settings(param_groups(net, weight_decay=0.1))) == {name for name, _ in net.named_parameters()}
+
+
+def test_parametrized_model_itself() -> None:
+    """A layer without a parent, whose names have no prefix, and an exponent by the type and the name of the owner."""
+    layer = parametrized("bias", nn.Identity, nn.Linear(3, 3))
+    assert settings(param_groups(layer, weight_decay=0.1, partial={nn.Linear: 0.25})) == {
+        "weight": (0.1, 0.25),
+        "parametrizations.bias.original": (0.0, 0.25),
+    }
+    named = settings(param_groups(layer, weight_decay=0.1, partial={"bias": 0.5}))
+    assert named["parametrizations.bias.original"] == (0.0, 0.5)
+    assert named["weight"] == (0.1, None)
+
+
+def test_parametrizations_by_type_and_name() -> None:
+    """Types select a parametrization's own parameters, too, and patterns its full names."""
+    net = nn.Sequential(parametrized("weight", Gain, nn.Linear(3, 3)))
+    original, gain = "0.parametrizations.weight.original", "0.parametrizations.weight.0.gain"
+    assert decaying(net, no_decay=(Gain,)) == {original}
+    assert decaying(net, no_decay=("*.gain",)) == {original}
+    assert decaying(net, no_decay=("0.weight",)) == set()
+    assert decaying(net) == {original, gain}
+
+
+def test_parametrization_in_a_parametrization() -> None:
+    """The tensor that the model uses decides."""
+    net = parametrized("bias", lambda: parametrized("gain", Gain, Gain()), nn.Linear(3, 3))
+    assert decaying(net) == {"weight"}
+
+
+def test_sorting_leaves_the_model_alone() -> None:
+    """Parametrizations are not evaluated: spectral norm would take an iteration, dropout a random number."""
+    net = nn.Sequential(
+        parametrizations.spectral_norm(nn.Linear(4, 4)), parametrized("weight", nn.Dropout, nn.Linear(4, 4))
+    )
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    random = torch.get_rng_state()
+    param_groups(net, weight_decay=0.1, no_decay=(*NORMS, vector))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 def test_every_parameter_once() -> None:
@@ -61,6 +229,25 @@ def test_every_parameter_once() -> None:
     assert all(group["params"] for group in groups)
 
 
+def test_tied_parameters_are_what_they_are_first() -> None:
+    """A bias of one module that is a tensor of another, too, is sorted by its first place, as its name is."""
+    bias = nn.Parameter(torch.zeros(3))
+    first = module_class("Head", shift=(3,))
+    first.shift = bias
+    second = nn.Linear(3, 3)
+    second.bias = bias
+    assert decaying(nn.Sequential(first, second)) == {"0.shift", "1.weight"}
+    assert decaying(nn.Sequential(second, first)) == {"0.weight"}
+
+
+def test_frozen_parameters_are_sorted_as_others() -> None:
+    """They may be thawed later, and the optimizer passes over them until they have gradients."""
+    net = model()
+    expected = settings(param_groups(net, weight_decay=0.1))
+    net.requires_grad_(False)
+    assert settings(param_groups(net, weight_decay=0.1)) == expected
+
+
 def test_exponent_by_layer_type() -> None:
     """The first type that matches decides, subclasses included, `nn.Module` stands for all others."""
     by_type = {nn.Conv2d: 0.25, nn.modules.batchnorm._NormBase: 0.5, nn.Module: 0.0}
@@ -69,6 +256,16 @@ def test_exponent_by_layer_type() -> None:
     assert found["conv.bias"] == (0.0, 0.25)
     assert found["batch.weight"] == (0.0, 0.5)
     assert found["head.weight"] == (0.1, 0.0)
+
+
+def test_exponent_by_name() -> None:
+    """Patterns go with types, the first that matches decides, and None is the optimizer's own."""
+    by_kind = {"*.bias": 0.5, "scaled.*": None, nn.Linear: 0.25, nn.Module: 0.0}
+    found = {name: p for name, (_, p) in settings(param_groups(model(), weight_decay=0.1, partial=by_kind)).items()}
+    assert found["head.bias"] == found["scaled.inner.bias"] == 0.5
+    assert found["scaled.scale"] is found["scaled.inner.weight"] is None
+    assert found["head.weight"] == 0.25
+    assert found["conv.weight"] == 0.0
 
 
 def test_one_exponent_for_all() -> None:
@@ -84,6 +281,61 @@ def test_no_decay_by_type() -> None:
     assert found["scaled.scale"][0] == 0.0
     assert found["scaled.inner.weight"][0] == 0.1
     assert found["layer.weight"][0] == 0.1
+
+
+def test_no_decay_by_name_and_function() -> None:
+    """Patterns and functions go with types, in the place of the default or beside it; biases never decay."""
+    everything = decaying(model())
+    assert decaying(model(), no_decay=(*NORMS, "embed.*", "scaled.sc*")) == everything - {
+        "embed.weight",
+        "scaled.scale",
+    }
+    assert decaying(model(), no_decay=(*NORMS, vector)) == everything - {"scaled.scale"}
+    assert decaying(nn.LazyLinear(3), no_decay=(vector,)) == {"weight"}
+    norms = {f"{norm}.weight" for norm in ("batch", "group", "layer", "rms")}
+    assert decaying(model(), no_decay=()) == everything | norms
+    assert decaying(model(), no_decay=[lambda module, param: isinstance(module, nn.LSTM) and param.shape[1] == 3]) == (
+        everything | norms
+    ) - {"lstm.weight_hh_l0"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"model": iter([])}, TypeError, ("model must be a torch.nn.Module", "list_iterator")),
+        ({"model": nn.Linear}, TypeError, ("model must be a torch.nn.Module", "Linear")),
+        *(({"weight_decay": x}, ValueError, ("weight_decay", "≥ 0", repr(x))) for x in (-0.1, math.nan, math.inf)),
+        *(({"weight_decay": x}, TypeError, ("weight_decay", "≥ 0", repr(x))) for x in (None, "0.1")),
+        *(({"partial": x}, ValueError, ("partial", "[0, 1/2]", repr(x))) for x in (-0.1, 0.51, math.nan)),
+        ({"partial": torch.tensor(0.7)}, ValueError, ("partial", "[0, 1/2]", "tensor(0.7000)")),
+        ({"partial": "0.1"}, TypeError, ("partial", "[0, 1/2]", "'0.1'")),
+        ({"partial": {nn.Conv2d: 0.7}}, ValueError, ("partial", "[0, 1/2]", "0.7")),
+        ({"partial": {int: 0.1}}, TypeError, ("partial", "types of modules", "<class 'int'>")),
+        ({"partial": {nn.Linear(1, 1): 0.1}}, TypeError, ("partial", "types of modules", "Linear(")),
+        ({"partial": {"Linear": 0.1}}, ValueError, ("partial", "match the name of a parameter", "'Linear'")),
+        ({"no_decay": ("*.pos_embed",)}, ValueError, ("no_decay", "match the name of a parameter", "'*.pos_embed'")),
+        ({"no_decay": "*.weight"}, TypeError, ("no_decay", "a tuple of", "'*.weight'")),
+        ({"no_decay": nn.LayerNorm}, TypeError, ("no_decay", "a tuple of", "LayerNorm")),
+        ({"no_decay": (nn.LayerNorm, dict)}, TypeError, ("no_decay", "types of modules", "<class 'dict'>")),
+        ({"no_decay": (nn.LayerNorm(3),)}, TypeError, ("no_decay", "types of modules", "LayerNorm((3,)")),
+        ({"no_decay": (0.1,)}, TypeError, ("no_decay", "types of modules", "0.1")),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else next(iter(value)),
+)
+def test_bad_input(options: dict[str, Any], error: type[Exception], words: tuple[str, ...]) -> None:
+    """The error names the argument, what is allowed and the value."""
+    with pytest.raises(error) as info:
+        param_groups(**{"model": model(), "weight_decay": 0.1, **options})
+    for word in words:
+        assert word in str(info.value)
+
+
+def test_ends_of_the_ranges() -> None:
+    """They are in them, and numbers of other libraries are numbers."""
+    numbers = {nn.Linear: 0, nn.Conv2d: 0.5, nn.Module: torch.tensor(0.25)}
+    assert len(param_groups(model(), weight_decay=0, partial=numbers)) == 3
+    numpy = pytest.importorskip("numpy")
+    assert param_groups(model(), weight_decay=numpy.float32(0.1), partial=numpy.float64(0.25))
 
 
 @pytest.mark.parametrize("name", pa.MEMBERS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.tensor_list import TensorList
-from partial_adaptive.power import power
+from partial_adaptive.rules.power import power
 
 DYADIC = [k / 2**n for n in range(7) for k in range(1, 2**n + 1, 2)]
 SCALE = torch.logspace(-12, 12, 97, dtype=torch.float64)

@@ -3,14 +3,15 @@
 import inspect
 
 import torch
-import triton
+import triton  # type: ignore[import-untyped]
 from torch.nn import Parameter
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]
+from triton.compiler import ASTSource  # type: ignore[import-untyped]
 
 from partial_adaptive import create
-from partial_adaptive.execution import triton as backend
-from partial_adaptive.execution.trace import trace
+from partial_adaptive.execution.compiled import triton as backend
+from partial_adaptive.execution.compiled.program import trace
+from partial_adaptive.rules.hyperparameters import table_for
 
 POINTERS = {"table": "*i64", "grads": "*i64", "numbers": "*fp64", "coefficients": "*fp64", "found_inf": "*fp32"}
 POINTERS |= {"owners": "*i64", "starts": "*i64", "sizes": "*i64", "tensors": "i32"}
@@ -22,10 +23,11 @@ def main() -> None:
     """Compile both kernels of some members that between them use every operation."""
     for name in MEMBERS:
         optimizer = create(name, [Parameter(torch.ones(3))], partial=0.3, weight_decay=0.1)
-        group = optimizer.param_groups[0]
-        program = trace(optimizer._rule(group), group, scaled=True)
+        group, recipe = optimizer.param_groups[0], optimizer.recipe
+        table = table_for(recipe.hyperparameters, recipe.own)
+        program = trace(recipe.rule(group, scaled=True), group, table, scaled=True)
         dtypes = dict.fromkeys((*program.elements, *program.scalars), torch.float32)
-        module = backend._load(backend.source(program, dtypes)[0])
+        module = backend.load(backend.source(program, dtypes)[0])
         for kernel in (module.prepare, module.update):
             names = inspect.signature(kernel.fn).parameters
             constants = {key: value for key, value in CONSTANTS.items() if key in names}

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from partial_adaptive import MEMBERS, create
-from partial_adaptive.execution import fused, triton
+from partial_adaptive.execution.compiled import launch, triton
 
 OPTIONS: list[dict[str, Any]] = [{}, {"partial": 0.3, "weight_decay": 0.1}]
 
@@ -26,7 +26,7 @@ def train(name: str, dtype: torch.dtype, **options: Any) -> list[Tensor]:
 
 def main() -> None:
     """Compare with the other modes, and check that infinite gradients are skipped."""
-    fused.BACKENDS = {"cpu": triton}
+    launch.LANGUAGES = {"cpu": triton}
     for name, options, dtype in itertools.product(MEMBERS, OPTIONS, (torch.float32, torch.float64)):
         tolerance = 2e-6 if dtype == torch.float32 else 1e-8
         for actual, expected in zip(
@@ -37,7 +37,7 @@ def main() -> None:
     optimizer = create("padam", [param], fused=True)
     for found_inf in (1.0, 0.0):
         param.grad = torch.full((3,), 8.0)
-        optimizer.grad_scale, optimizer.found_inf = torch.tensor(8.0), torch.tensor(found_inf)
+        vars(optimizer).update(grad_scale=torch.tensor(8.0), found_inf=torch.tensor(found_inf))
         before = param.detach().clone()
         optimizer.step()
         assert torch.equal(param, before) == bool(found_inf)

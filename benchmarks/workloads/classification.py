@@ -14,7 +14,7 @@ from typing_extensions import override
 from benchmarks import augment, distributed
 from benchmarks.config import RunConfig
 from benchmarks.workloads.resident import ResidentTask, crop
-from benchmarks.workloads.task import CLEAN, EVALUATION_BATCH, Task, Workload, mean_over
+from benchmarks.workloads.task import CLEAN, EVALUATION_BATCH, Task, Workload, mean_over, memory_format
 
 
 def accuracies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,9 +74,10 @@ class Images(ResidentTask):
         self.mean = 255 * torch.tensor(pixels.mean, device=device).view(-1, 1, 1)
         self.std = 255 * torch.tensor(pixels.std, device=device).view(-1, 1, 1)
 
-    def inputs(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[batch, height, width(, channels)]``, normalised, as ``[batch, channels, height, width]``."""
+    def inputs(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """uint8 ``[batch, height, width(, channels)]``, normalised and laid out for `model`, channels before height."""
         images = pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+        images = images.contiguous(memory_format=memory_format(model, self.device))
         return images.float().sub_(self.mean).div_(self.std)
 
     @override
@@ -87,7 +88,7 @@ class Images(ResidentTask):
             pixels = augment.crop_flip(self.data.x_train, index, where, self.margin)
         else:
             pixels = self.data.x_train[index]
-        return training_loss(self, model, self.inputs(pixels), self.data.y_train[index].long())
+        return training_loss(self, model, self.inputs(model, pixels), self.data.y_train[index].long())
 
     @override
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -100,7 +101,7 @@ class Images(ResidentTask):
 
     def _judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
         parts = zip(*(torch.split(distributed.shard(x), EVALUATION_BATCH) for x in (images, labels)), strict=True)
-        return judge(self, model, ((self.inputs(x), y.long()) for x, y in parts))
+        return judge(self, model, ((self.inputs(model, x), y.long()) for x, y in parts))
 
 
 class Text(ResidentTask):

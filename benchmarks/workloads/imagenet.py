@@ -14,7 +14,7 @@ from benchmarks import data, distributed
 from benchmarks.config import RunConfig
 from benchmarks.seeds import derive
 from benchmarks.workloads.classification import judge, training_loss
-from benchmarks.workloads.task import CLEAN, Task, Workload
+from benchmarks.workloads.task import CLEAN, Task, Workload, memory_format
 
 Item = tuple[Tensor, int]
 
@@ -106,9 +106,9 @@ class ImageNet(Task):
             pixels, labels = (x.to(self.device, non_blocking=True) for x in batch)
             yield pixels, labels
 
-    def inputs(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[batch, 3, size, size]`` to normalised, channels last."""
-        images = pixels.contiguous(memory_format=torch.channels_last)
+    def inputs(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        """uint8 ``[batch, 3, size, size]`` to normalised, laid out for `model`."""
+        images = pixels.contiguous(memory_format=memory_format(model, self.device))
         return images.float().sub_(self.mean).div_(self.std)
 
     @override
@@ -117,7 +117,7 @@ class ImageNet(Task):
         for module in model.modules():
             if isinstance(module, Dropout):
                 module.generator = generator
-        return training_loss(self, model, self.inputs(pixels), labels)
+        return training_loss(self, model, self.inputs(model, pixels), labels)
 
     @override
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -131,4 +131,4 @@ class ImageNet(Task):
     def _judge(self, model: nn.Module, folder: Any, part: Tensor) -> dict[str, float]:
         keys = [(i, 0) for i in distributed.shard(part).tolist()]
         parts = self._load(Seeded(folder, self.centre), keys, 256)
-        return judge(self, model, ((self.inputs(x), y) for x, y in parts))
+        return judge(self, model, ((self.inputs(model, x), y) for x, y in parts))

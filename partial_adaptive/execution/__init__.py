@@ -1,1 +1,1 @@
-"""How the one arithmetic is run: per tensor, on lists of tensors, differentiably."""
+"""How the arithmetic is run: planned and checked by one, carried out by several, from the same text."""

@@ -1,8 +1,8 @@
 """Differentiable: the arithmetic of one tensor, run without overwriting what autograd has to remember."""
 
-from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from partial_adaptive.execution.lifted import Lifted
@@ -20,30 +20,56 @@ class Functional(Lifted):
     """
 
     __slots__ = ("value",)
+    elementwise = False
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
 
     @classmethod
-    def lift(cls, tensors: Sequence[Tensor]) -> Any:
-        """A copy of the only tensor: the original may be overwritten before autograd has used it."""
-        (tensor,) = tensors
+    def lift(cls, tensor: Tensor) -> Self:
+        """A copy of the tensor: the original may be overwritten before autograd has used it."""
         return cls(tensor.clone())
+
+    shape = property(lambda self: self.value.shape, doc="The tensor's shape.")
+    ndim = property(lambda self: self.value.ndim, doc="Its number of dimensions.")
+    dtype = property(lambda self: self.value.dtype, doc="Its dtype.")
+    device = property(lambda self: self.value.device, doc="Its device.")
+    T = property(lambda self: type(self)(self.value.T), doc="Its transpose.")
+    mT = property(lambda self: type(self)(self.value.mT), doc="The transpose of its last two dimensions.")  # noqa: N815
+
+    def __getitem__(self, index: Any) -> Self:
+        return type(self)(self.value[_value(index)])
+
+    def __len__(self) -> int:
+        return len(self.value)
 
     def item(self) -> float:
         """The value of a 0-dim tensor as a Python number."""
         return self.value.item()
+
+    def choose(self, condition: Any, chosen: Any, otherwise: Any) -> Any:
+        """`torch.where`."""
+        return type(self)(torch.where(_value(condition), _value(chosen), _value(otherwise)))
+
+    def zero_(self) -> Self:
+        """Become zeros."""
+        return self.fill_(0.0)
+
+    def fill_(self, number: Any) -> Self:
+        """Become a number everywhere."""
+        self.value = torch.zeros_like(self.value) + _value(number)
+        return self
 
     def copy_(self, other: Any) -> Self:
         """Take the values of `other`, in this tensor's shape and dtype."""
         self.value = _value(other).expand_as(self.value).to(self.value)
         return self
 
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Self:
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         operation = method.removesuffix("_")
         result = getattr(self.value, operation)(*map(_value, args), **{k: _value(v) for k, v in kwargs.items()})
         if method == operation:
-            return type(self)(result)
+            return type(self)(result) if isinstance(result, Tensor) else result
         self.value = result
         return self
 

@@ -1,77 +1,189 @@
 """Staging: every kind of parameter as real, dense tensors of one dtype, which is all that the arithmetic knows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_BATCH_BYTES = {"cpu": 2**21, "cuda": 2**25}
+from partial_adaptive.execution.state import encoded_like, shape_of
+from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.stage import Codec
+
+LIMITS = {"cpu": 2**21}  # bytes of a tensor that are updated at a time, so that temporary tensors stay in the cache
+LIMIT = 2**25  # on other devices
 
 
-class Staged(NamedTuple):
-    """A parameter ready for the update rule.
+class Row(NamedTuple):
+    """The tensors of one parameter.
 
     Args:
         param: what to update.
         grad: its gradient, not to be changed.
-        buffers: its state tensors, to be updated.
-        land: brings the result home where `param` and `buffers` are copies; None where they share memory.
+        slots: its state, by name, to be updated in place.
     """
 
     param: Tensor
     grad: Tensor
-    buffers: Sequence[Tensor]
-    land: Callable[[], object] | None = None
+    slots: Mapping[str, Tensor]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return (self.param, self.grad, *self.slots.values())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Row":
+        """The row of what a function makes of each tensor."""
+        return Row(function(self.param), function(self.grad), {k: function(v) for k, v in self.slots.items()})
 
 
-def stage(param: Tensor, grad: Tensor, buffers: Sequence[Tensor], dtype: torch.dtype | None) -> Staged:
-    """Stage one parameter: the rows that a sparse gradient touches, complex numbers as pairs, in the state's dtype."""
-    if grad.is_sparse:
-        return _stage_rows(param, grad.coalesce(), buffers, dtype)
-    if param.is_complex():
-        param, grad, *buffers = map(torch.view_as_real, (param, grad, *buffers))
-    if dtype is None or param.dtype == dtype:
-        return Staged(param, grad, buffers)
-    working = param.to(dtype)
-    return Staged(working, grad.to(dtype), buffers, lambda: param.copy_(working))
+Land = Callable[[], object]  # brings a result home where it was computed on copies
 
 
-def batches(rows: Sequence[Staged]) -> Iterator[list[Staged]]:
-    """The rows, long ones in parts, in lists of bounded size; temporary tensors are no larger than such a list."""
-    batch: list[Staged] = []
-    size = 0
-    for row in rows:
-        limit = _BATCH_BYTES.get(row.param.device.type, _BATCH_BYTES["cuda"])
-        for part in _parts(row, limit):
-            if batch and size + part.param.nbytes > limit:
-                yield batch
-                batch, size = [], 0
-            batch.append(part)
-            size += part.param.nbytes
-    if batch:
-        yield batch
+def limit_of(tensor: Tensor) -> int:
+    """How many bytes of a tensor are updated at a time."""
+    return LIMITS.get(tensor.device.type, LIMIT)
 
 
-def _parts(row: Staged, limit: int) -> Iterable[Staged]:
-    tensors = (row.param, row.grad, *row.buffers)
-    plain = type(row.param) in (Tensor, torch.nn.Parameter) and all(tensor.is_contiguous() for tensor in tensors)
-    if row.param.nbytes <= limit or not plain:
-        return (row,)
-    parts = (torch.split(tensor.view(-1), limit // row.param.element_size()) for tensor in tensors)
-    return (Staged(param, grad, buffers) for param, grad, *buffers in zip(*parts, strict=True))
+def is_lazy(tensor: Tensor) -> bool:
+    """Whether its memory is not what it seems: a negation or conjugation is pending, or there is none at all."""
+    return tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor()
 
 
-def _stage_rows(param: Tensor, grad: Tensor, buffers: Sequence[Tensor], dtype: torch.dtype | None) -> Staged:
-    touched = tuple(grad.indices())
-    targets = (param, *buffers)
-    rows = [target[touched] for target in targets]
-    staged = stage(rows[0], grad.values(), rows[1:], dtype)
+def settled(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy without lazy bits."""
+    return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_conj().resolve_neg()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a distributed tensor that is here, with its values arrived; any other tensor is itself."""
+    whole: Any = tensor
+    for method in ("trigger_wait", "to_local", "trigger_wait"):  # of a pending collective, of a DTensor, of its shard
+        if hasattr(whole, method):
+            whole = getattr(whole, method)()
+    return cast(Tensor, whole)
+
+
+def is_wrapper(tensor: Any) -> bool:
+    """Whether it stands for other tensors: distributed ones, or in some code."""
+    return is_traceable_wrapper_subclass(tensor)
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether work on a device is being recorded into a CUDA graph."""
+    if device.type != "cuda" or not torch.cuda.is_initialized():
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_current_stream_capturing()
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether it fills its memory without gaps or overlaps, in whatever order of its dimensions."""
+    return cast(bool, torch.ops.aten.is_non_overlapping_and_dense(tensor))
+
+
+def working_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
+    """The dtype of the arithmetic: float64 where one of the tensors has it, float32 for all others."""
+    wide = any(tensor.dtype in (torch.float64, torch.complex128) for tensor in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+def is_plain(row: Row) -> bool:
+    """Whether the arithmetic can run on the tensors themselves."""
+    dtype = row.param.dtype
+    return (
+        dtype in (torch.float32, torch.float64)
+        and row.grad.layout is torch.strided
+        and all(tensor.dtype == dtype and not is_lazy(tensor) for tensor in row.tensors)
+    )
+
+
+def pieces(row: Row, *, split: bool) -> Iterator[tuple[Row, Land | None]]:
+    """The row staged, in parts of bounded size where it may be `split`, each with what brings it home.
+
+    Complex numbers become pairs; of a sparse gradient the rows that it touches; and what is not of the working dtype,
+    or lazy, a copy.
+    """
+    if row.grad.is_sparse:
+        yield _touched(row)
+        return
+    if row.param.is_complex():
+        row = row.map(_pairs)
+    for part in _parts(row) if split else (row,):
+        yield _working(part)
+
+
+def decoded(rule: Rule, param: Tensor, row: Row) -> tuple[Row, Land]:
+    """The row with the values of coded slots in the places of their parts, and what codes them again."""
+    slots: dict[str, Tensor] = {}
+    coded: list[tuple[str, Codec, dict[str, Tensor]]] = []
+    for name, slot in rule.slots.items():
+        if slot.codec is None:
+            slots[name] = row.slots[name]
+            continue
+        shape = shape_of(slot, param)
+        parts = {suffix: row.slots[name + suffix] for suffix in encoded_like(slot.codec, shape)}
+        slots[name] = slot.codec.decode(parts, shape)
+        coded.append((name, slot.codec, parts))
 
     def land() -> None:
-        if staged.land is not None:
-            staged.land()
-        for target, row in zip(targets, rows, strict=True):
-            target[touched] = row
+        for name, codec, parts in coded:
+            for suffix, part in codec.encode(slots[name]).items():
+                parts[suffix].copy_(part)
 
-    return staged._replace(land=land)
+    return Row(row.param, row.grad, slots), land
+
+
+def _pairs(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _parts(row: Row) -> Iterator[Row]:
+    """A row in parts of bounded size, views of its tensors, where they all lie in one order."""
+    numel, strides = row.param.numel(), row.param.stride()
+    limit = limit_of(row.param) // row.param.element_size()
+    alike = all(tensor.stride() == strides and tensor.layout is torch.strided for tensor in row.tensors)
+    if numel <= limit or not alike or type(row.param) not in (Tensor, torch.nn.Parameter) or not is_dense(row.param):
+        yield row
+        return
+    flat = row.map(lambda tensor: tensor.as_strided((numel,), (1,)))
+    for start in range(0, numel, limit):
+        yield flat.map(lambda tensor, start=start: tensor[start : start + limit])  # type: ignore[misc]
+
+
+def _working(row: Row) -> tuple[Row, Land | None]:
+    """The row in its working dtype; a copy where it is of another."""
+    dtype = working_dtype(row.tensors)
+    copies: list[tuple[Tensor, Tensor]] = []
+
+    def target(tensor: Tensor) -> Tensor:
+        if tensor.dtype == dtype and not is_lazy(tensor):
+            return tensor
+        copy = settled(tensor).to(dtype, copy=True)
+        copies.append((tensor, copy))
+        return copy
+
+    grad = settled(row.grad).to(dtype)
+    working = Row(target(row.param), grad, {name: target(tensor) for name, tensor in row.slots.items()})
+    if not copies:
+        return working, None
+    return working, lambda: [tensor.copy_(copy) for tensor, copy in copies]
+
+
+def _touched(row: Row) -> tuple[Row, Land]:
+    """The rows of a parameter that its sparse gradient touches."""
+    grad = row.grad.coalesce()
+    index = tuple(grad.indices())
+    targets = {"param": row.param, **row.slots}
+    rows = {name: target[index] for name, target in targets.items()}
+    slots = {name: tensor for name, tensor in rows.items() if name != "param"}
+    ((staged, inner),) = pieces(Row(rows["param"], grad.values(), slots), split=False)
+
+    def land() -> None:
+        if inner is not None:
+            inner()
+        for name, target in targets.items():
+            target[index] = rows[name]
+
+    return staged, land

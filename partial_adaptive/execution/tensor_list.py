@@ -12,9 +12,7 @@ _TAKES_ONE_TENSOR = {"add", "mul", "div"}  # the operations whose `_foreach_` fo
 
 
 class TensorList(Lifted):
-    """A list of tensors with the methods of one, each a single `torch._foreach_*` call.
-
-    A method that has no `_foreach_` form is applied tensor by tensor, so that any estimator runs in this mode.
+    """A list of tensors with the elementwise methods of one, each a single `torch._foreach_*` call where there is one.
 
     Example:
         >>> x = TensorList([torch.tensor([4.0]), torch.tensor([9.0, 16.0])])
@@ -36,13 +34,21 @@ class TensorList(Lifted):
         """The value that the 0-dim tensors of a bucket share."""
         return self.tensors[0].item()
 
+    def choose(self, condition: Any, chosen: Any, otherwise: Any) -> Any:
+        """`torch.where` on each."""
+        arguments = (condition, chosen, otherwise)
+        return type(self)([torch.where(*(_pick(x, i) for x in arguments)) for i in range(len(self.tensors))])
+
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Self:
-        if method in ("clamp", "clamp_"):
-            return self._clamp(method.removeprefix("clamp"), *args, **kwargs)
         operation = method.removesuffix("_")
+        if operation == "clamp":
+            return self._clamp(method.removeprefix("clamp"), *args, **kwargs)
         foreach = getattr(torch, f"_foreach_{method}", None)
         if foreach is None:
-            results = [self._one(i, method, args, kwargs) for i in range(len(self.tensors))]
+            results = [
+                getattr(tensor, method)(*(_pick(x, i) for x in args), **{k: _pick(x, i) for k, x in kwargs.items()})
+                for i, tensor in enumerate(self.tensors)
+            ]
         else:
             results = foreach(self.tensors, *(self._spread(arg, operation) for arg in args), **kwargs)
         return self if method != operation else type(self)(results)
@@ -61,9 +67,6 @@ class TensorList(Lifted):
             return [arg] * len(self.tensors)
         return arg
 
-    def _one(self, i: int, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        def pick(arg: Any) -> Any:
-            return arg.tensors[i] if isinstance(arg, TensorList) else arg
 
-        result: Tensor = getattr(self.tensors[i], method)(*map(pick, args), **{k: pick(v) for k, v in kwargs.items()})
-        return result
+def _pick(arg: Any, i: int) -> Any:
+    return arg.tensors[i] if isinstance(arg, TensorList) else arg

@@ -1,8 +1,8 @@
 """The conformance suite: puts any estimator, momentum rule or optimizer of the family through every mode and invariant.
 
 Example:
-    >>> from partial_adaptive.estimators import ExpAvgSq
-    >>> from partial_adaptive.momentum import ExpAvg
+    >>> from partial_adaptive.rules.second_moments import ExpAvgSq
+    >>> from partial_adaptive.rules.numerators import ExpAvg
     >>> check_estimator(ExpAvgSq(), ExpAvg(), betas=(0.9, 0.999))
 
 With pytest, one test for each check::
@@ -12,16 +12,16 @@ With pytest, one test for each check::
         check(functools.partial(MyOptimizer, lr=0.1))
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from torch.optim.optimizer import ParamsT
 
-from partial_adaptive.components import Selectable
-from partial_adaptive.estimators import Estimator
-from partial_adaptive.momentum import Momentum
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.testing import arithmetic, contract, modes, persistence  # noqa: F401 (they fill CHECKS)
+from partial_adaptive.rules.numerators import Momentum
+from partial_adaptive.rules.second_moments import SecondMoment
+from partial_adaptive.rules.stage import Selectable, Transform
+from partial_adaptive.testing import arithmetic, contract, modes, persistence, robustness  # noqa: F401 (they fill CHECKS)
 from partial_adaptive.testing.harness import CHECKS, Check, Make
 
 __all__ = ["CHECKS", "Check", "Make", "check_estimator", "check_optimizer", "factory", "parametrize_checks"]
@@ -47,32 +47,51 @@ def check_optimizer(make: Make) -> None:
 
 
 def check_estimator(
-    estimator: Selectable[Estimator], momentum: Selectable[Momentum] | None = None, /, **hyper: Any
+    estimator: Selectable[SecondMoment],
+    momentum: Selectable[Momentum] | None = None,
+    /,
+    before: Sequence[Selectable[Transform]] = (),
+    after: Sequence[Selectable[Transform]] = (),
+    **hyper: Any,
 ) -> None:
     """Run all checks on an estimator, or a `Switch` between two, inside a `PartialAdaptiveOptimizer`.
 
     Args:
         estimator: the estimator.
         momentum: the momentum rule, the gradient itself by default.
+        before: gradient stages.
+        after: direction stages.
         **hyper: hyperparameters for all checks that do not set their own; `lr` is 0.1 unless given.
 
     Raises:
         AssertionError: for the first check that fails, saying what is wrong and what it would break.
     """
-    check_optimizer(factory(estimator, momentum, **hyper))
+    check_optimizer(factory(estimator, momentum, before=before, after=after, **hyper))
 
 
-def factory(estimator: Selectable[Estimator], momentum: Selectable[Momentum] | None = None, /, **hyper: Any) -> Make:
+def factory(
+    estimator: Selectable[SecondMoment],
+    momentum: Selectable[Momentum] | None = None,
+    /,
+    before: Sequence[Selectable[Transform]] = (),
+    after: Sequence[Selectable[Transform]] = (),
+    **hyper: Any,
+) -> Make:
     """What the checks take, for an estimator: a function from parameters and options to its optimizer.
 
     Args:
         estimator: the estimator.
         momentum: the momentum rule, the gradient itself by default.
+        before: gradient stages.
+        after: direction stages.
         **hyper: hyperparameters where the caller does not give them; `lr` is 0.1 unless given.
     """
 
     def make(params: ParamsT, /, **options: Any) -> PartialAdaptiveOptimizer:
-        return PartialAdaptiveOptimizer(params, {"lr": 0.1, **hyper, **options}, estimator=estimator, momentum=momentum)
+        defaults = {"lr": 0.1, **hyper, **options}
+        return PartialAdaptiveOptimizer(
+            params, defaults, estimator=estimator, momentum=momentum, before=before, after=after
+        )
 
     return make
 

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
+from partial_adaptive.execution.state import entries, scalars_of
 from partial_adaptive.testing.harness import (
-    MODES,
     Make,
     check,
     contents,
     gradient,
+    modes_of,
     parameters,
     params_of,
     raises,
@@ -29,7 +30,7 @@ from partial_adaptive.testing.harness import (
 @check
 def check_grad_untouched(make: Make) -> None:
     """`.grad` is the user's: weight decay and maximize must act on a copy, and `scale` must not write to `grad`."""
-    for mode, decay, maximize in itertools.product(MODES, (0.0, 0.1), (False, True)):
+    for mode, decay, maximize in itertools.product(modes_of(make), (0.0, 0.1), (False, True)):
         params = parameters()
         optimizer = make(params, weight_decay=decay, maximize=maximize, **mode)
         for step in range(2):
@@ -62,7 +63,7 @@ def check_hooks_fire_once(make: Make) -> None:
 @check
 def check_late_parameters(make: Make) -> None:
     """A parameter unfrozen late starts at its own step 1: bias correction must not use a count of the optimizer's."""
-    for mode in MODES:
+    for mode in modes_of(make):
         params, alone = parameters(), parameters()
         optimizer, fresh = make(params, **mode), make(alone[1:2], **mode)
         for step in range(5):
@@ -79,7 +80,7 @@ def check_late_parameters(make: Make) -> None:
 @check
 def check_missing_gradients(make: Make) -> None:
     """Parameters without a gradient are left alone and get no state, also where that is all of them."""
-    for mode in MODES:
+    for mode in modes_of(make):
         params = parameters()
         optimizer = make(params, weight_decay=0.1, **mode)
         optimizer.step()
@@ -92,7 +93,7 @@ def check_missing_gradients(make: Make) -> None:
 @check
 def check_param_groups(make: Make) -> None:
     """Every group goes by its own hyperparameters, empty ones do no harm, and groups can be added in mid-training."""
-    for mode in MODES:
+    for mode in modes_of(make):
         params, alone = parameters(), parameters()
         own: list[dict[str, Any]] = [{}, {"lr": 0.05, "partial": 0.25}, {"weight_decay": 0.1}, {"maximize": True}]
         groups = [{"params": [param], **options} for param, options in zip(params, own, strict=True)]
@@ -111,7 +112,7 @@ def check_param_groups(make: Make) -> None:
 @check
 def check_zero_dim_and_empty_tensors(make: Make) -> None:
     """Scalars and tensors without elements are parameters like any other."""
-    for mode in MODES:
+    for mode in modes_of(make):
         scalar, vector, empty = parameters([(), (1,), (0, 3)])
         with torch.no_grad():
             vector.fill_(scalar.item())
@@ -133,7 +134,7 @@ def check_memory_layouts(make: Make) -> None:
         laid_out = (plain[0].t(), plain[1].to(memory_format=torch.channels_last), plain[2][::2, 1:3])
         return [Parameter(tensor) for tensor in laid_out]
 
-    for mode in MODES:
+    for mode in modes_of(make):
         params = layouts()
         plain = [Parameter(param.detach().clone(memory_format=torch.contiguous_format)) for param in params]
         train(make(params, **mode), 3)
@@ -145,7 +146,7 @@ def check_memory_layouts(make: Make) -> None:
 def check_mixed_dtypes(make: Make) -> None:
     """Parameters of different dtypes share an optimizer, and each moves as if it were alone."""
     dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.complex64)
-    for mode in MODES:
+    for mode in modes_of(make):
         params, alone = ([parameters(dtype=dtype)[0] for dtype in dtypes] for _ in range(2))
         optimizers = [make([param], **mode) for param in alone]
         optimizer = make(params, **mode)
@@ -226,7 +227,7 @@ def check_closure(make: Make) -> None:
 def check_failure_changes_nothing(make: Make) -> None:
     """A hyperparameter that is out of range in mid-training raises ValueError before any parameter or state changes."""
     sabotage = {"partial": 0.7, "lr": float("nan"), "weight_decay": -1.0}
-    for mode, (name, value), steps in itertools.product(MODES, sabotage.items(), (0, 2)):
+    for mode, (name, value), steps in itertools.product(modes_of(make), sabotage.items(), (0, 2)):
         params = parameters()
         optimizer = make([{"params": params[:2]}, {"params": params[2:]}], **mode)
         train(optimizer, steps)
@@ -240,19 +241,21 @@ def check_failure_changes_nothing(make: Make) -> None:
 
 @check
 def check_state(make: Make) -> None:
-    """State is per parameter, in tensors, 0-dim or of the parameter's shape, under the names that are declared."""
+    """State is per parameter, in tensors that own their memory, of the shapes and under the names that are declared."""
     optimizer = make(parameters())
     train(optimizer)
-    group = optimizer.param_groups[0]
-    momentum, estimator = optimizer._momentum.select(group), optimizer._estimator.select(group)
-    names = ["step", *momentum.buffers, *momentum.scalars, *estimator.buffers]
-    assert len(set(names)) == len(names), f"two components keep state under one name: {names}; rename a buffer"
+    rule = optimizer.recipe.rule(optimizer.param_groups[0], scaled=True)
     assert set(optimizer.state) == set(params_of(optimizer)), "state must be kept per parameter and nowhere else"
     for param, state in optimizer.state.items():
+        shapes = {**dict.fromkeys(scalars_of(rule), ()), **entries(rule, param)}
+        assert state.keys() == shapes.keys(), f"the state has {sorted(state)}, declared are {sorted(shapes)}"
         for name, value in state.items():
             assert isinstance(value, Tensor), f"state {name} must be a tensor, got {type(value).__name__}"
-            shapes = ((),) if name in ("step", *momentum.scalars) else (param.shape,)
-            assert value.shape in shapes, f"state {name} has shape {tuple(value.shape)}, not the parameter's"
+            assert tuple(value.shape) == shapes[name], (
+                f"state {name} has shape {tuple(value.shape)}, not {shapes[name]}"
+            )
+            alone = value.untyped_storage().nbytes() == value.nbytes
+            assert alone, f"state {name} does not own its memory: saved by itself it would take more than its size"
 
 
 @check
@@ -261,27 +264,27 @@ def check_scale_is_a_new_tensor(make: Make) -> None:
     optimizer = make(parameters())
     train(optimizer, 2)
     group = optimizer.param_groups[0]
-    rule = optimizer._rule(group)
+    rule = optimizer.recipe.rule(group, scaled=True)
     with torch.no_grad():
         for param, state in optimizer.state.items():
             kept = {name: value.clone() for name, value in state.items()} | {"the gradient": gradient(param, 2)}
-            _, scale = rule.fraction(param, kept["the gradient"], rule.hyper(group, 3.0, 3.0), kept)
+            hyper = rule.hyper(group, 3.0, 3.0, [kept[name] for name in rule.momentum.scalars])
+            scale = rule.scale(param, kept["the gradient"], hyper, kept)
             shared = [name for name, value in kept.items() if scale is not None and _share_memory(scale, value)]
             assert not shared, f"scale returned {shared[0]} itself, which would be overwritten"
 
 
 @check
-def check_components_hold_no_state(make: Make) -> None:
-    """Components are shared by all parameters, so they must not remember anything: declare a buffer instead."""
+def check_stages_hold_no_state(make: Make) -> None:
+    """Stages are shared by all parameters, so they must not remember anything: declare a slot instead."""
     optimizer = make(parameters())
-    group = optimizer.param_groups[0]
-    components = optimizer._momentum.select(group), optimizer._estimator.select(group)
-    before = copy.deepcopy([vars(component) for component in components])
+    stages = optimizer.recipe.stages
+    before = copy.deepcopy([vars(stage) for stage in stages])
     train(optimizer)
-    for component, attributes in zip(components, before, strict=True):
-        now = vars(component)
+    for stage, attributes in zip(stages, before, strict=True):
+        now = vars(stage)
         unchanged = repr(now) == repr(attributes)
-        assert unchanged, f"{type(component).__name__} had the attributes {attributes} and has {now} after training"
+        assert unchanged, f"{type(stage).__name__} had the attributes {attributes} and has {now} after training"
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

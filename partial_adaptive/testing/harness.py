@@ -3,13 +3,14 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
+from partial_adaptive.rules.stage import Needs
 
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (5,), (), (2, 3, 2))
 MODES: tuple[dict[str, Any], ...] = ({"foreach": False}, {"foreach": True}, {"fused": True})
@@ -17,18 +18,40 @@ DECAYS: tuple[dict[str, Any], ...] = ({}, {"weight_decay": 0.1}, {"weight_decay"
 
 
 Make = Callable[..., PartialAdaptiveOptimizer]  # the optimizer under test, from parameters and keyword arguments
-Check = Callable[[Make], None]
+
+
+class Check(Protocol):
+    """A check of an optimizer."""
+
+    __name__: str
+
+    def __call__(self, make: Make) -> None:
+        """Raise AssertionError, with what would break, where the optimizer does not pass."""
+
+
 CHECKS: dict[str, Check] = {}
 
 
-def check(function: Check) -> Check:
-    """Enter a check in `CHECKS`; whatever it raises becomes an AssertionError that says what was being protected."""
+@overload
+def check(function: Callable[[Make], None]) -> Check: ...
+@overload
+def check(*, law: str) -> Callable[[Callable[[Make], None]], Check]: ...
+def check(function: Callable[[Make], None] | None = None, *, law: str | None = None) -> Any:
+    """Enter a check in `CHECKS`; whatever it raises becomes an AssertionError that says what was being protected.
+
+    Args:
+        function: the check.
+        law: the law that it checks, if optimizers may declare that it does not hold for them.
+    """
+    if function is None:
+        return functools.partial(check, law=law)
 
     @functools.wraps(function)
     def explained(make: Make) -> None:
         purpose = " ".join((function.__doc__ or "").split())
         try:
-            function(make)
+            if law is None or law not in make(parameters()).recipe.breaks:
+                function(make)
         except AssertionError as error:
             raise AssertionError(f"{function.__name__}: {error}\n{purpose}") from error
         except Exception as error:
@@ -36,6 +59,12 @@ def check(function: Check) -> Check:
 
     CHECKS[function.__name__] = explained
     return explained
+
+
+def modes_of(make: Make) -> list[dict[str, Any]]:
+    """The modes that an optimizer has: all, but `fused` only where single elements are all that it must see."""
+    needs = make(parameters()).recipe.needs
+    return [mode for mode in MODES if needs is Needs.ELEMENT or not mode.get("fused")]
 
 
 def parameters(shapes: Iterable[Sequence[int]] = SHAPES, dtype: torch.dtype = torch.float64) -> list[Parameter]:

@@ -9,12 +9,12 @@ from torch.nn import Parameter
 
 from partial_adaptive.testing.harness import (
     DECAYS,
-    MODES,
     Make,
     check,
     contents,
     default_dtype,
     gradient,
+    modes_of,
     parameters,
     raises,
     run,
@@ -38,7 +38,7 @@ def check_foreach(make: Make) -> None:
 def check_foreach_groups_by_step(make: Make) -> None:
     """Parameters are updated together only where they, and their estimators' state, have taken equally many steps."""
     results = []
-    for mode in MODES:
+    for mode in modes_of(make):
         params = parameters()
         optimizer = make(params, **mode)
         for step in range(5):
@@ -54,7 +54,7 @@ def check_foreach_groups_by_step(make: Make) -> None:
 def check_capturable(make: Make) -> None:
     """capturable=True, which keeps step counts as tensors, changes nothing: use `hyper` arithmetically."""
     with default_dtype(torch.float64):
-        for mode, partial in itertools.product(MODES, (0.0, 0.125, 0.3)):
+        for mode, partial in itertools.product(modes_of(make), (0.0, 0.125, 0.3)):
             plain, captured = (run(make, capturable=flag, partial=partial, **mode) for flag in (False, True))
             same(captured, plain, f"capturable=True differs from capturable=False (p = {partial}, {mode})", 1e-12)
 
@@ -66,7 +66,7 @@ def check_tensor_hyperparameters(make: Make) -> None:
         numbers: dict[str, Any] = {"lr": 0.05, "partial": 0.3}
         if "betas" in make(parameters()).defaults:
             numbers["betas"] = (0.8, 0.9)
-        for mode, capturable, shape in itertools.product(MODES, (False, True), ((), (1,))):
+        for mode, capturable, shape in itertools.product(modes_of(make), (False, True), ((), (1,))):
             tensors = {key: _tensors(value, shape) for key, value in numbers.items()}
             claim = f"tensors {tuple(tensors)} of shape {shape} differ from numbers ({mode}, capturable={capturable})"
             for decay in DECAYS:
@@ -78,7 +78,7 @@ def check_tensor_hyperparameters(make: Make) -> None:
 @check
 def check_tensors_changed_in_place(make: Make) -> None:
     """A tensor lr or partial changed in place counts at the next step."""
-    for mode, capturable in itertools.product(MODES, (False, True)):
+    for mode, capturable in itertools.product(modes_of(make), (False, True)):
         with default_dtype(torch.float64):
             by_tensor, by_number = parameters(), parameters()
             lr, partial = torch.tensor(0.1), torch.tensor(0.125)
@@ -125,7 +125,7 @@ def check_differentiable(make: Make) -> None:
 @check
 def check_complex(make: Make) -> None:
     """A complex parameter is its real and imaginary parts side by side."""
-    for mode, decay in itertools.product(MODES, DECAYS):
+    for mode, decay in itertools.product(modes_of(make), DECAYS):
         numbers = parameters(dtype=torch.complex128)
         pairs = [Parameter(torch.view_as_real(param.detach().clone())) for param in numbers]
         optimizer, real = make(numbers, **decay, **mode), make(pairs, **decay, **mode)
@@ -142,7 +142,7 @@ def check_complex(make: Make) -> None:
 @check
 def check_sparse(make: Make) -> None:
     """Sparse gradients give exactly what dense ones give, or RuntimeError before anything has changed."""
-    for mode, partial in itertools.product(MODES, (0.0, 0.125)):
+    for mode, partial in itertools.product(modes_of(make), (0.0, 0.125)):
         dense, sparse = parameters([(3,), (5, 2)]), parameters([(3,), (5, 2)])
         reference, optimizer = make(dense, partial=partial, **mode), make(sparse, partial=partial, **mode)
         before, message = contents(optimizer), ""
@@ -178,7 +178,7 @@ def check_sparse_with_decay(make: Make) -> None:
 @check
 def check_state_dtype(make: Make) -> None:
     """With state_dtype=float32 bfloat16 parameters have float32 state and arithmetic; only the result is rounded."""
-    for mode in MODES:
+    for mode in modes_of(make):
         low = parameters(dtype=torch.bfloat16)
         wide = [Parameter(param.detach().float()) for param in low]
         optimizer, reference = make(low, state_dtype=torch.float32, **mode), make(wide, **mode)
@@ -193,14 +193,15 @@ def check_state_dtype(make: Make) -> None:
                     twin.copy_(twin.bfloat16())
         rounded = [twin.bfloat16() for twin in values(wide)]
         same(values(low), rounded, f"bfloat16 with float32 state is not float32 arithmetic, rounded ({mode})")
-        dtypes = {value.dtype for state in optimizer.state.values() for value in state.values()}
-        assert dtypes == {torch.float32}, f"all state must be float32, got {dtypes}"
+        slots = optimizer.recipe.rule(optimizer.param_groups[0], scaled=True).slots
+        dtypes = {state[name].dtype for state in optimizer.state.values() for name in slots}
+        assert dtypes == {torch.float32}, f"all slots must be float32, got {dtypes}"
 
 
 @check
 def check_low_precision(make: Make) -> None:
-    """bfloat16 parameters stay bfloat16, keep their state in it, and move about as float32 ones do."""
-    for mode in MODES:
+    """bfloat16 parameters stay bfloat16 and move about as float32 ones do, in float32 arithmetic."""
+    for mode in modes_of(make):
         low, single = (run(make, dtype=dtype, **mode) for dtype in (torch.bfloat16, torch.float32))
         assert {param.dtype for param in low} == {torch.bfloat16}, "bfloat16 parameters changed their dtype"
         same([param.float() for param in low], single, f"bfloat16 goes astray ({mode})", 0.1)

@@ -9,7 +9,17 @@ from typing import Any
 import torch
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.testing.harness import MODES, Make, check, contents, parameters, params_of, same, train, values
+from partial_adaptive.testing.harness import (
+    Make,
+    check,
+    contents,
+    modes_of,
+    parameters,
+    params_of,
+    same,
+    train,
+    values,
+)
 
 SETTINGS: tuple[dict[str, Any], ...] = ({}, {"partial": 0.0}, {"capturable": True}, {"weight_decay": 0.1})
 
@@ -25,7 +35,7 @@ def saved(optimizer: PartialAdaptiveOptimizer) -> Any:
 @check
 def check_resume(make: Make) -> None:
     """A fresh optimizer with the checkpoint, read by weights_only=True, goes on bit for bit: buffers hold it all."""
-    for mode, setting in itertools.product(MODES, SETTINGS):
+    for mode, setting in itertools.product(modes_of(make), SETTINGS):
         params = parameters()
         optimizer = make(params, **setting, **mode)
         train(optimizer, 2)
@@ -84,7 +94,7 @@ def check_loading_hyperparameters(make: Make) -> None:
 @check
 def check_loading_keeps_state_dtype(make: Make) -> None:
     """float32 state of bfloat16 parameters comes back as it was; torch's own loading would round it to bfloat16."""
-    for mode in MODES:
+    for mode in modes_of(make):
         params = parameters(dtype=torch.bfloat16)
         optimizer = make(params, state_dtype=torch.float32, **mode)
         train(optimizer, 2)

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from synthetic import imagenet
 
 from benchmarks import cli, distributed
 
@@ -63,22 +62,9 @@ finally:
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A data directory with an ImageNet of two classes, 24 images to train on and 7 to be judged on."""
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 24), ("val", 7)):
-        for i in range(count):
-            name = tmp_path / "imagenet" / part / ("dark" if i % 2 else "light") / f"{i}.png"
-            name.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 128, (40, 48, 3), dtype=np.uint8) + 127 * (i % 2 == 0)).convert("RGB").save(
-                name
-            )
-    return tmp_path
-
-
-def test_two_processes_share_a_run(folder: Path) -> None:
+def test_two_processes_share_a_run(tmp_path: Path) -> None:
     """Both end with the same weights, also after a stop; one result is stored and one report written, by the first."""
+    folder = imagenet(tmp_path)
     (folder / "script.py").write_text(SCRIPT)
     (folder / "study.toml").write_text(STUDY)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

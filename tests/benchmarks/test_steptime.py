@@ -9,7 +9,6 @@ from torch.nn import Parameter
 
 from benchmarks import cli, sheet, steptime
 from partial_adaptive import MEMBERS, Padam
-from partial_adaptive.execution import flat
 
 
 @pytest.fixture
@@ -51,9 +50,8 @@ def test_every_member_beside_its_references(tmp_path):
     assert text.count("## pair, ") == len(MEMBERS)
 
 
-def test_contenders_share_their_state(monkeypatch):
-    """One set of tensors serves all: the ones of the first contender (small ones aside, which foreach moves)."""
-    monkeypatch.setattr(flat, "LARGEST", 0)
+def test_contenders_share_their_state():
+    """One set of tensors serves all: the ones of the first contender."""
     params, shared = parameters(), {}
     optimizers = [one.build(params) for one in steptime.contenders(MEMBERS["padam"], (1 / 8, 0.3))]
     for optimizer in optimizers:

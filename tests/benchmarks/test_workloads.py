@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from synthetic import cifar10
+from synthetic import cifar10, imagenet
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from benchmarks import overhead, workloads
 from benchmarks.config import RunConfig
 from benchmarks.engine import train
+from benchmarks.models.resnet import resnet18
 from benchmarks.workloads import REGISTRY, WorkloadError, find
 from benchmarks.workloads.imagenet import Dropout
 from benchmarks.workloads.resident import crop
+from benchmarks.workloads.task import memory_format
 
 CPU = torch.device("cpu")
 ADAM = {"lr": 1e-3}
@@ -118,7 +122,7 @@ def test_validation_split_holds_out_the_last_tenth(tmp_path: Path) -> None:
 
 
 def test_normalization_is_torchvisions(tmp_path: Path) -> None:
-    """uint8 pixels become what ToTensor and Normalize make of them, in channels-last memory."""
+    """uint8 pixels become what ToTensor and Normalize make of them."""
     from torchvision.transforms import v2
 
     workload = find("cifar10-vgg16")
@@ -131,11 +135,56 @@ def test_normalization_is_torchvisions(tmp_path: Path) -> None:
             v2.Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         ]
     )
-    got = task.inputs(task.data.x_test)
+    got = task.inputs(task.model(), task.data.x_test)
     torch.testing.assert_close(
         got[3], transform(task.data.x_test[3].numpy()).as_subclass(torch.Tensor), rtol=1e-5, atol=1e-5
     )
-    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("device", "convolution", "expected"),
+    [
+        ("cpu", nn.Conv2d(15, 32, 1, 2), torch.contiguous_format),
+        ("cuda", nn.Conv2d(15, 32, 1, 2), torch.channels_last),
+        ("cpu", nn.Conv2d(16, 32, 1, 2), torch.channels_last),
+        ("cpu", nn.Conv2d(15, 32, 1), torch.channels_last),
+        ("cpu", nn.Conv2d(15, 32, 3, 2), torch.channels_last),
+    ],
+)
+def test_memory_format(device: str, convolution: nn.Module, expected: torch.memory_format) -> None:
+    """Channels last, but on a CPU with a strided 1x1 convolution of few channels."""
+    assert memory_format(nn.Sequential(nn.Conv2d(3, 15, 3), convolution), torch.device(device)) is expected
+
+
+@pytest.mark.parametrize(
+    "workload", ["cifar10-resnet18", "cifar10-wrn16-4", "cifar10-wrn16-4-original", "imagenet-resnet18"]
+)
+def test_no_unsafe_convolution_runs_in_channels_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workload: str
+) -> None:
+    """Neither the image nor the weight of one, on any CPU: in training, in evaluation, and in the hand-written loop."""
+    seen = 0
+
+    def look(layer: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        nonlocal seen
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size < layer.stride and layer.in_channels < 16:
+            seen += 1
+            for tensor in (*args, layer.weight):
+                assert tensor.stride() == torch.empty(tensor.shape).stride()
+
+    narrow = dataclasses.replace(REGISTRY["imagenet-resnet18"], build=lambda num_classes: resnet18(num_classes, 1 / 16))
+    monkeypatch.setattr(workloads, "REGISTRY", {**REGISTRY, narrow.name: narrow})
+    options = {"size": 32} if workload == narrow.name else {"width": 1 / 16}
+    config = RunConfig(workload, "sgd", {"lr": 0.01}, epochs=1, batch_size=24, recalibrate=1, workload_options=options)
+    folder = imagenet(cifar10(tmp_path))
+    hook = register_module_forward_pre_hook(look)
+    try:
+        train(config, data_dir=folder, device=CPU, checkpoint=tmp_path / "checkpoint.pt")
+        if workload != narrow.name:
+            overhead.measure(config, folder, rounds=1)
+    finally:
+        hook.remove()
+    assert seen
 
 
 def test_dropout_draws_from_its_own_generator() -> None:

@@ -4,17 +4,17 @@ from typing import Any
 
 from torch import Tensor
 
-_LONGEST_LADDER = 6
+LONGEST_LADDER = 6
 
 
 def power(scale: Tensor, exponent: Any) -> Tensor:
-    """Raise `scale` to `exponent`, overwriting `scale`.
+    """Raise a scale to a power, in place: s^(2p).
 
     A dyadic exponent needs no `pow`: s^(k/2ⁿ) is a product of repeated square roots, several times cheaper and
-    exact to 1e-7 relative in float32 (s^(1/4) = √√s, s^(3/4) = √s·√√s).
+    exact to 1e-7 relative in float32 (s^(1/4) = √√s, s^(3/4) = s·√√s).
 
     Args:
-        scale: non-negative, any shape.
+        scale: non-negative, any shape, in units of |g|; it is overwritten.
         exponent: 2p, in (0, 1]. What isn't a number (a 0-dim tensor) goes through `pow`: nothing waits for its value.
 
     Example:
@@ -44,6 +44,6 @@ def _binary_digits(fraction: float) -> list[bool] | None:
     while fraction != int(fraction):
         fraction *= 2
         digits.append(int(fraction) % 2 == 1)
-        if len(digits) > _LONGEST_LADDER:
+        if len(digits) > LONGEST_LADDER:
             return None
     return digits

@@ -1,13 +1,15 @@
 """What the code generators share: the lines of a program, and a place for what is made of them."""
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from partial_adaptive.execution.trace import Node, Program
+from partial_adaptive.execution.compiled.program import Node, Program
+from partial_adaptive.execution.compiled.simplify import simplified
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ def generate(
         read: writes an input, from its kind ("element", "scalar", "number") and its name (position, for numbers).
         constant: writes a constant among elements (True) or numbers (False).
     """
+    numbers = {name: i for i, name in enumerate(program.numbers)}
+    program = simplified(program)
     nodes = program.nodes
     variables = {node: f"x{i}" for i, node in enumerate(nodes)}
     crossing = dict.fromkeys(arg for node in nodes if node.elementwise for arg in node.inputs if not arg.elementwise)
     slots = {node: f"c{i}" for i, node in enumerate(crossing)}
-    numbers = {name: i for i, name in enumerate(program.numbers)}
 
     def operand(arg: Node | float, node: Node) -> str:
         if not isinstance(arg, Node):
@@ -78,8 +81,28 @@ def opmath(program: Program, dtypes: Mapping[str, torch.dtype]) -> torch.dtype:
 
 
 def cache_directory() -> Path:
-    """Where compiled kernels are kept: in $TORCH_EXTENSIONS_DIR, as torch's own extensions are."""
+    """Where compiled kernels are kept: in $TORCH_EXTENSIONS_DIR, as torch's own extensions are.
+
+    Raises:
+        RuntimeError: where nothing can be written there.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache / "torch_extensions", "partial_adaptive")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        writable = os.access(directory, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise RuntimeError(
+            f"fused=True keeps compiled kernels in {directory}, which cannot be written; "
+            "name another directory in $TORCH_EXTENSIONS_DIR, or use foreach=True"
+        )
     return directory
+
+
+def publish(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all, for all who may read the directory."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(text)  # as the umask has it; a file of `tempfile` would be for its owner alone
+    temporary.replace(path)

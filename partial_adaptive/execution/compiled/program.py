@@ -1,4 +1,4 @@
-"""Fused, first half: the arithmetic of one tensor, recorded as expressions that any compiler can be given."""
+"""The arithmetic of one tensor, recorded as expressions that any compiler can be given."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from partial_adaptive.execution.lifted import Lifted
-from partial_adaptive.power import is_dyadic
-from partial_adaptive.rule import Rule
-from partial_adaptive.state import AGE, STEP
+from partial_adaptive.execution.lifted import ELEMENTWISE, Lifted
+from partial_adaptive.execution.state import AGE, STEP
+from partial_adaptive.rules.hyperparameters import Hyperparameter
+from partial_adaptive.rules.power import is_dyadic
+from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.second_moments import Null
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +80,9 @@ class Symbol(Lifted):
         """A symbol for the present value."""
         return Symbol(self.node)
 
-    def __getattr__(self, name: str) -> Callable[..., Self]:
-        if not name.startswith("__") and name.removesuffix("_") not in _OPERATIONS:
-            raise TypeError(
-                f"fused=True can compile elementwise methods only, got Tensor.{name}; it knows "
-                f"{', '.join(_OPERATIONS)}. Use foreach=True, which runs any method"
-            )
-        return super().__getattr__(name)
+    def choose(self, condition: Any, chosen: Any, otherwise: Any) -> Any:
+        """A choice that is recorded."""
+        return Symbol(_apply("where", *map(_operand, (condition, chosen, otherwise))))
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Self:
         operation = method.removesuffix("_")
@@ -92,49 +90,53 @@ class Symbol(Lifted):
         node = _OPERATIONS[operation](self.node, *args, **{name: _operand(value) for name, value in kwargs.items()})
         if method == operation:
             return type(self)(node)
+        if not isinstance(node, Node) or (self.node.elementwise and not node.elementwise):
+            node = Node("copy", (node,), self.node.elementwise)  # a number for every element
         self.node = node
         return self
 
 
-def static(group: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """What of a param group a program depends on: all but the values of its numbers."""
-    entries = (entry for entry in group.items() if entry[0] not in ("params", "param_names"))
-    return tuple((name, "number" if _varies(name, value) else value) for name, value in entries)
+def static(group: Mapping[str, Any], table: Mapping[str, Hyperparameter]) -> tuple[Any, ...]:
+    """What of a param group a program depends on: the options, and of numbers only which of them vary."""
+    return tuple("number" if _varies(name, entry, group[name]) else group[name] for name, entry in table.items())
 
 
-def trace(rule: Rule, group: Mapping[str, Any], *, scaled: bool) -> Program:
+def trace(rule: Rule, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], *, scaled: bool) -> Program:
     """Record one step of a rule.
 
     Args:
-        rule: what to record.
+        rule: what to record; it needs single elements only.
         group: the param group; `static` says what of it matters.
+        table: the hyperparameters of the optimizer.
         scaled: whether gradients come multiplied by the factor of a `torch.amp.GradScaler`, the number "grad_scale".
+
+    Raises:
+        TypeError: where the rule does what is not elementwise, by name.
     """
-    elements = {name: _input("element", name) for name in ("param", "grad", *rule.buffers)}
-    counters = (STEP, AGE) if rule.estimator else (STEP,)
+    elements = {name: _input("element", name) for name in ("param", "grad", *rule.slots)}
+    counters = (STEP,) if isinstance(rule.second_moment, Null) else (STEP, AGE)
     scalars = {name: _input("scalar", name) for name in (*counters, *rule.momentum.scalars)}
     for name in counters:
         scalars[name].add_(1)
     step, age = scalars[counters[0]].item(), scalars[counters[-1]].item()
-    numbers = {name: _input("number", name) if _varies(name, value) else value for name, value in group.items()}
-    numbers["betas"] = (_input("number", "beta1"), _input("number", "beta2"))
-    hyper = rule.hyper(numbers, step, age)
+    numbers = {
+        name: _input("number", name) if _varies(name, entry, group[name]) else group[name]
+        for name, entry in table.items()
+    }
+    if "betas" in numbers:
+        numbers["betas"] = (_input("number", "beta1"), _input("number", "beta2"))
+    hyper = rule.hyper(numbers, step, age, [scalars[name] for name in rule.momentum.scalars])
     grad: Any = elements["grad"] / _input("number", "grad_scale") if scaled else elements["grad"]
-    state: Any = elements | scalars
-    rule.update(state["param"], grad, hyper, state)
+    state: Any = {name: elements[name] for name in rule.slots}
+    names = ", ".join(type(stage).__name__ for stage in rule.stages)
+    try:
+        rule.update(elements["param"], grad, hyper, state)  # type: ignore[arg-type]  # a symbol stands in for a tensor
+    except TypeError as error:
+        raise TypeError(f"{names}: {error}") from error
     program = Program({k: v.node for k, v in elements.items()}, {k: v.node for k, v in scalars.items()})
     if program.elements["grad"].op != "element":
-        raise TypeError(f"{type(rule.estimator).__name__} changes the gradient in place; it must leave it as it is")
+        raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
     return program
-
-
-def is_elementwise(rule: Rule, group: Mapping[str, Any]) -> bool:
-    """Whether a rule treats every element for itself, so that tensors may be joined and split at will."""
-    try:
-        trace(rule, group, scaled=False)
-    except Exception:  # whatever a component does that symbols can't follow
-        return False
-    return True
 
 
 def values(names: Iterable[str], group: Mapping[str, Any], grad_scale: Any) -> list[Any]:
@@ -149,15 +151,11 @@ def _input(kind: str, name: str) -> Symbol:
     return Symbol(Node(kind, (name,), elementwise=kind == "element"))
 
 
-def _varies(name: str, value: Any) -> bool:
+def _varies(name: str, entry: Hyperparameter, value: Any) -> bool:
     """Whether a hyperparameter is a number that may change without a new program."""
-    if name == "betas":
-        return True
-    if isinstance(value, bool) or not isinstance(value, float | int | Tensor):
-        return False
     if name == "partial" and not isinstance(value, Tensor):
         return not is_dyadic(2 * value)
-    return name != "weight_decay" or bool(value != 0)
+    return not entry.static and (name != "weight_decay" or bool(value != 0))
 
 
 def _operand(value: Any) -> Any:
@@ -165,7 +163,10 @@ def _operand(value: Any) -> Any:
         return value.node
     if isinstance(value, float | int):
         return float(value)
-    raise TypeError(f"fused=True can compile tensors of the state and numbers as operands, got {type(value).__name__}")
+    raise TypeError(
+        f"a rule that declares needs = ELEMENT takes tensors of the state and numbers as operands, got a "
+        f"{type(value).__name__}; what is not a number of the step belongs into a hyperparameter"
+    )
 
 
 def _apply(op: str, *args: Any) -> Any:
@@ -195,23 +196,50 @@ def _clamp(a: Any, min: Any = None, max: Any = None) -> Any:
     return a if max is None else _apply("min", a, max)
 
 
+def _raise(a: Any, exponent: Any) -> Any:
+    if exponent in (0.5, 1.0):
+        return a if exponent == 1.0 else _apply("sqrt", a)
+    if not isinstance(exponent, float) or not exponent.is_integer() or not 2 <= abs(exponent) <= 8:
+        return _apply("pow", a, exponent)
+    product = a  # of any sign
+    for _ in range(int(abs(exponent)) - 1):
+        product = _apply("mul", product, a)
+    return product if exponent > 0 else _apply("div", 1.0, product)
+
+
+def _lerp(a: Any, end: Any, weight: Any) -> Any:
+    """In torch's two forms: each is exact at its end."""
+    difference = _subtract(end, a)
+    if isinstance(weight, float):
+        return _add(a, difference, weight) if weight < 0.5 else _add(end, difference, weight - 1.0)
+    near = _apply("lt", weight, 0.5)
+    base = _apply("where", near, a, end)
+    return _add(base, difference, _apply("where", near, weight, _subtract(weight, 1.0)))
+
+
 _OPERATIONS: Mapping[str, Callable[..., Any]] = {
-    **{op: partial(_apply, op) for op in ("neg", "abs", "sign", "sqrt", "exp", "log", "expm1")},
+    **{op: partial(_apply, op) for op in ("neg", "abs", "sign", "sqrt", "exp", "exp2", "log", "log2", "expm1")},
+    **{op: partial(_apply, op) for op in ("floor", "ceil", "lt", "le", "gt", "ge", "eq", "ne")},
     "add": _add,
     "sub": _subtract,
     "mul": _multiply,
     "div": _divide,
-    "pow": lambda a, exponent: _apply("sqrt", a) if exponent == 0.5 else _apply("pow", a, exponent),
+    "pow": _raise,
     "square": lambda a: _apply("mul", a, a),
     "reciprocal": lambda a: _apply("div", 1.0, a),
     "rsqrt": lambda a: _apply("div", 1.0, _apply("sqrt", a)),
     "clone": lambda a: a,
-    "lerp": lambda a, end, weight: _add(a, _subtract(end, a), weight),
-    "addcmul": lambda a, x, y, value=1.0: _add(a, _apply("mul", x, y), value),
-    "addcdiv": lambda a, x, y, value=1.0: _add(a, _apply("div", x, y), value),
+    "copy": lambda a, source: source,
+    "fill": lambda a, value: value,
+    "zero": lambda a: 0.0,
+    "lerp": _lerp,
+    "addcmul": lambda a, x, y, value=1.0: _add(a, _multiply(value, _apply("mul", x, y))),
+    "addcdiv": lambda a, x, y, value=1.0: _add(a, _multiply(value, _apply("div", x, y))),
     "clamp": _clamp,
     "clamp_min": lambda a, bound: _apply("max", a, bound),
     "clamp_max": lambda a, bound: _apply("min", a, bound),
     "maximum": lambda a, b: _apply("max", a, b),
     "minimum": lambda a, b: _apply("min", a, b),
+    "where": lambda a, condition, b: _apply("where", condition, a, b),
 }
+assert _OPERATIONS.keys() == ELEMENTWISE, "what may be traced and what counts as elementwise must be one list"

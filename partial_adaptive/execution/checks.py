@@ -1,0 +1,107 @@
+"""What a step refuses of parameters, gradients and state: by name, and before anything has changed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partial_adaptive.execution.staging import is_wrapper
+from partial_adaptive.execution.state import State, entries, misfit
+from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.stage import Needs
+
+
+class Checks:
+    """The checks of one group's parameters.
+
+    Args:
+        owner: the optimizer's name, for messages.
+        group: the param group.
+        rule: what is to be done to each parameter.
+    """
+
+    def __init__(self, owner: str, group: Mapping[str, Any], rule: Rule) -> None:
+        self._owner = owner
+        self._group = group
+        self._rule = rule
+
+    def refuse(self, param: Tensor, what: str) -> RuntimeError:
+        """The error for a parameter."""
+        return RuntimeError(f"{self._owner}: {self._name(param)} {what}")
+
+    def parameter(self, param: Tensor) -> None:
+        """Raise RuntimeError where a parameter or its gradient cannot be updated in any mode."""
+        grad = param.grad
+        assert grad is not None
+        if not (param.is_floating_point() or param.is_complex()):
+            raise self.refuse(param, f"must be of floating-point or complex numbers, got {param.dtype}")
+        if grad.layout not in (torch.strided, torch.sparse_coo):
+            raise self.refuse(
+                param, f"has a gradient of layout {grad.layout}; sparse gradients must be torch.sparse_coo"
+            )
+        if grad.shape != param.shape:
+            raise self.refuse(param, f"has a gradient of shape {tuple(grad.shape)}, which is not its own")
+        if grad.device != param.device:
+            raise self.refuse(param, f"has a gradient on {grad.device}, which is not where it is")
+        if grad.is_complex() != param.is_complex():
+            raise self.refuse(param, f"is of {param.dtype} and has a gradient of {grad.dtype}")
+        if torch._debug_has_internal_overlap(param) == 1:
+            raise self.refuse(param, "is expanded: several of its elements are in one place; update a clone of it")
+        if grad.is_sparse:
+            self._sparse()
+        if self._rule.needs is Needs.TENSOR and is_wrapper(param):
+            shaped = [name for name, slot in self._rule.slots.items() if not slot.follows]
+            if shaped:
+                raise self.refuse(
+                    param,
+                    f"is a {type(param).__name__}, for which {shaped[0]!r} cannot be kept: its shape is not that of "
+                    "the parameter; gather it first",
+                )
+
+    def state(self, param: Tensor, state: State) -> None:
+        """Raise RuntimeError where an entry of the state does not fit its parameter."""
+        if not state:
+            return
+        shapes = entries(self._rule, param)
+        for name, value in state.items():
+            wrong = misfit(name, value, param, self._rule, shapes)
+            if wrong:
+                raise self.refuse(param, f"has a state[{name!r}] that {wrong}")
+
+    def placement(self, param: Any, state: State) -> None:
+        """Raise RuntimeError where a distributed parameter and its state are not placed alike."""
+        for name in self._rule.slots:
+            placements = getattr(state.get(name), "placements", None)
+            if placements != getattr(param, "placements", None):
+                raise self.refuse(param, f"is placed as {param.placements}, and its state[{name!r}] as {placements}")
+
+    def _name(self, param: Tensor) -> str:
+        params = self._group["params"]
+        index = next(i for i, candidate in enumerate(params) if candidate is param)
+        names = self._group.get("param_names")
+        name = repr(names[index]) if names and len(names) == len(params) else f"number {index} of its group"
+        return f"parameter {name}, of shape {tuple(param.shape)},"
+
+    def _sparse(self) -> None:
+        group, rule = self._group, self._rule
+        dense = next((stage for stage in rule.stages if not stage.sparse), None)
+        obstacle = (
+            "weight_decay"
+            if group["weight_decay"] != 0
+            else "differentiable"
+            if group["differentiable"]
+            else f"{type(dense).__name__}"
+            if dense
+            else None
+        )
+        if obstacle:
+            raise RuntimeError(
+                f"{self._owner} does not support sparse gradients with {obstacle}, which changes coordinates that have "
+                "none; use dense gradients (sparse=False), or PartialAdagrad without weight decay"
+            )
+
+
+def _kind(param: Tensor) -> str:
+    """The class of a parameter, or where it is a plain one in a Parameter of a wrapper the wrapper's."""
+    return type(param).__name__ if type(param) is not torch.nn.Parameter else type(param.data).__name__

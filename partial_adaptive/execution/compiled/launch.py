@@ -1,0 +1,201 @@
+"""fused=True: which tensors a compiled program is run on, and where they are at this step."""
+
+from array import array
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import repeat
+from operator import contains, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partial_adaptive.execution.backend import Task, Unit, pick
+from partial_adaptive.execution.compiled import cpp, triton
+from partial_adaptive.execution.compiled.program import static, trace, values
+from partial_adaptive.execution.eager import Loop
+from partial_adaptive.execution.staging import is_dense, is_lazy, is_wrapper
+from partial_adaptive.execution.state import AGE, STEP
+from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.stage import Needs
+
+LANGUAGES: dict[str, Any] = {"cpu": cpp, "cuda": triton}
+
+
+class Compiled:
+    """One call for all parameters of a device and dtype.
+
+    It keeps compiled programs.
+
+    Args:
+        captured: keeps what CUDA graphs read and write.
+    """
+
+    def __init__(self, captured: list[Any]) -> None:
+        self._kernels: dict[Hashable, Any] = {}
+        self._captured = captured
+
+    def refuses(self, rule: Rule, param: Tensor) -> str | None:
+        """What has to see whole tensors, is stored in a code, or for which there is no compiler."""
+        if rule.needs is Needs.TENSOR:
+            names = [type(stage).__name__ for stage in rule.stages if stage.needs is Needs.TENSOR]
+            return f"compiles rules that need single elements only, and {', '.join(names)} needs the whole TENSOR"
+        if any(slot.codec for slot in rule.slots.values()):
+            return "takes no coded slots"
+        language = LANGUAGES.get(param.device.type)
+        wrapped = is_wrapper(param) and not hasattr(param, "to_local")
+        if language is None or wrapped or param.dtype.to_real() not in language.TYPES:
+            return (
+                f"needs plain tensors of numbers on {' or '.join(LANGUAGES)}, got "
+                f"{torch.typename(param)} of {param.dtype} on {param.device.type}"
+            )
+        return None
+
+    def prepare(self, unit: Unit) -> "PreparedLaunches":
+        """Compile what is not compiled yet, and sort the parameters by device and dtypes."""
+        first, *later = unit.rounds
+        grads = unit.columns["grad"]
+        others = sorted({i for i in range(len(unit)) if grads[i].is_sparse}.union(*later))
+        buckets: dict[Hashable, list[int]] = {}
+        for i in first:
+            if not grads[i].is_sparse:
+                scalars = [unit.states[i][name].dtype for name in (STEP, *unit.rule.momentum.scalars)]
+                key = (grads[i].device, *(column[i].dtype for column in unit.columns.values()), *scalars)
+                buckets.setdefault(key, []).append(i)
+        launches = [
+            Launch(self._kernel(unit, positions), unit, positions, self._captured) for positions in buckets.values()
+        ]
+        return PreparedLaunches(launches, unit.rounds, others)
+
+    def locate(self, tensors: list[Tensor]) -> "array[int]":
+        """Where tensors begin."""
+        return LANGUAGES[tensors[0].device.type].locate(tensors) if tensors else array("q")
+
+    def _kernel(self, unit: Unit, positions: Sequence[int]) -> Any:
+        i = positions[0]
+        scaled = unit.grad_scale is not None
+        dtypes = {name: column[i].dtype.to_real() for name, column in unit.columns.items()}
+        dtypes |= {name: unit.states[i][name].dtype for name in (STEP, *unit.rule.momentum.scalars)}
+        dtypes[AGE] = dtypes[STEP]
+        device = unit.columns["param"][i].device
+        key = (unit.rule, static(unit.group, unit.table), scaled, device, *dtypes.values())
+        if key not in self._kernels:
+            program = trace(unit.rule, unit.group, unit.table, scaled=scaled)
+            self._kernels[key] = LANGUAGES[device.type].Kernel(program, dtypes)
+        return self._kernels[key]
+
+
+class PreparedLaunches:
+    """The launches of a unit, and the parameters that a loop is for: with sparse gradients, or in shared memory."""
+
+    def __init__(self, launches: "Sequence[Launch]", rounds: Sequence[Sequence[int]], others: Sequence[int]) -> None:
+        self._launches = launches
+        self._rounds = rounds
+        self._others = others
+
+    def ready(self, unit: Unit) -> Task | None:
+        """Read all addresses."""
+        if unit.rounds != self._rounds:
+            return None
+        calls = [launch.ready(unit) for launch in self._launches]
+        if self._others:
+            calls.append(_looped(unit, self._others))
+
+        def run() -> None:
+            if unit.found_inf is not None and (unit.found_inf.is_cpu or self._others) and unit.found_inf.item():
+                return
+            for call in calls:
+                call()
+
+        return run
+
+
+class Launch:
+    """One call that updates some parameters of one device and one set of dtypes.
+
+    Args:
+        kernel: the compiled program.
+        unit: the parameters as they look now; none of them is kept.
+        positions: which of them.
+        captured: what CUDA graphs use, which is not to be freed.
+    """
+
+    def __init__(self, kernel: Any, unit: Unit, positions: Sequence[int], captured: list[Any]) -> None:
+        self._kernel = kernel
+        self._locate = LANGUAGES[unit.columns["param"][positions[0]].device.type].locate
+        self._positions = positions
+        self._names = list(kernel.program.elements)
+        self._counts = list(kernel.program.scalars)
+        params = pick(unit.columns["param"], positions)
+        sizes = [param.numel() * (2 if param.is_complex() else 1) for param in params]
+        self._table = kernel.table(sizes, params[0].device, captured)
+        self._copied = self._misplaced(unit)
+
+    def ready(self, unit: Unit) -> Task:
+        """Read the addresses of this step."""
+        everything = len(self._positions) == len(unit)
+        columns = [
+            unit.columns[name] if everything else pick(unit.columns[name], self._positions) for name in self._names
+        ]
+        states = unit.states if everything else pick(unit.states, self._positions)
+        for name in self._counts:
+            if name == AGE and any(map(contains, states, repeat(AGE))):
+                columns.append([state[AGE] if AGE in state else state[STEP] for state in states])
+            else:
+                columns.append([*map(itemgetter(STEP if name == AGE else name), states)])
+        addresses = self._locate(sum(columns[1:], columns[0]))
+        return partial(self._run, unit, columns, addresses)
+
+    def _run(self, unit: Unit, columns: list[list[Tensor]], addresses: "array[int]") -> None:
+        landings = []
+        count = len(self._positions)
+        if self._copied:
+            addresses = addresses[:]
+        for row, i, strides in self._copied:
+            original = columns[row][i]
+            copy = torch.empty_strided(original.shape, strides, dtype=original.dtype, device=original.device)
+            addresses[row * count + i] = copy.copy_(original).data_ptr()
+            landings.append((original, copy) if self._names[row] != "grad" else (copy, copy))
+        torch.autograd.graph.increment_version(columns[0])
+        numbers = values(self._kernel.numbers, unit.group, unit.grad_scale)
+        self._kernel(self._table, addresses, numbers, unit.found_inf)
+        for original, copy in landings:
+            if original is not copy:
+                original.copy_(copy)
+
+    def _misplaced(self, unit: Unit) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Row and position of what is not in its parameter's order in memory, and the strides of that order."""
+        found = []
+        for i, position in enumerate(self._positions):
+            order = _order(unit.columns["param"][position])
+            for row, name in enumerate(self._names):
+                tensor = unit.columns[name][position]
+                if is_lazy(tensor) or _significant(tensor, tensor.stride()) != _significant(tensor, order):
+                    found.append((row, i, order))
+        return found
+
+
+def _order(param: Tensor) -> tuple[int, ...]:
+    """The strides in which all tensors of a row are taken through the kernel: the parameter's, made dense."""
+    return param.stride() if is_dense(param) else torch.empty_like(param, device="meta").stride()
+
+
+def _significant(tensor: Tensor, strides: Sequence[int]) -> list[int]:
+    """The strides that are ever stepped by."""
+    return [stride for size, stride in zip(tensor.shape, strides, strict=True) if size > 1] if tensor.numel() else []
+
+
+def _looped(unit: Unit, positions: Sequence[int]) -> Task:
+    """The step of some parameters, one after the other."""
+    columns = {name: [column[i] for i in positions] for name, column in unit.columns.items()}
+    if unit.grad_scale is not None:
+        columns["grad"] = [grad / unit.grad_scale for grad in columns["grad"]]
+    part = replace(
+        unit,
+        params=[unit.params[i] for i in positions],
+        states=[unit.states[i] for i in positions],
+        columns=columns,
+        rounds=[range(len(positions))],
+    )
+    return Loop().prepare(part).ready(part)

@@ -1,0 +1,52 @@
+"""Differentiable: each parameter by itself, with everything that autograd has to remember left as it is."""
+
+import torch
+from torch import Tensor
+
+from partial_adaptive.execution.backend import Task, Unit
+from partial_adaptive.execution.functional import Functional
+from partial_adaptive.execution.sharing import addresses_of
+from partial_adaptive.execution.staging import settled, working_dtype
+from partial_adaptive.execution.state import advance
+from partial_adaptive.rules.rule import Rule
+
+
+class Differentiable:
+    """Lets autograd run through the step: the state's tensors are replaced, not overwritten."""
+
+    locate = staticmethod(addresses_of)
+
+    def refuses(self, rule: Rule, param: Tensor) -> str | None:
+        """What is stored in a code, which has no derivative."""
+        return "takes no coded slots" if any(slot.codec for slot in rule.slots.values()) else None
+
+    def prepare(self, unit: Unit) -> "Differentiable":
+        """Nothing is remembered."""
+        return self
+
+    def ready(self, unit: Unit) -> Task:
+        """There is nothing that could have changed."""
+        return lambda: self._run(unit)
+
+    def _run(self, unit: Unit) -> None:
+        with torch.no_grad():
+            for counter in unit.counters():
+                advance([counter])
+        for i in range(len(unit)):
+            row = unit.row(i)
+            dtype = working_dtype(row.tensors)
+
+            def lifted(tensor: Tensor, dtype: torch.dtype = dtype) -> Functional:
+                real = torch.view_as_real(settled(tensor)) if tensor.is_complex() else settled(tensor)
+                return Functional.lift(real.to(dtype))
+
+            param, grad = lifted(row.param), lifted(row.grad)
+            state = {name: lifted(value) for name, value in row.slots.items()}
+            unit.rule.update(param, grad, unit.hyper([i]), state)  # type: ignore[arg-type]  # stand-ins for tensors
+            row.param.copy_(_as(param.value, row.param))
+            unit.states[i].update({name: _as(state[name].value, row.slots[name]) for name in state})
+
+
+def _as(value: Tensor, original: Tensor) -> Tensor:
+    """A result as the original tensor was: complex, and of its dtype."""
+    return (torch.view_as_complex(value) if original.is_complex() else value).to(original.dtype)

@@ -1,0 +1,396 @@
+"""What a step will do: which parameters together, by whom, with which numbers. It refuses, and changes nothing."""
+
+import functools
+from array import array
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, compress, repeat
+from operator import attrgetter, contains, is_not, itemgetter
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import _default_to_fused_or_foreach
+
+from partial_adaptive.execution.backend import Backend, Prepared, Task, Unit
+from partial_adaptive.execution.checks import Checks
+from partial_adaptive.execution.compiled.launch import Compiled
+from partial_adaptive.execution.compiled.program import static, trace
+from partial_adaptive.execution.differentiable import Differentiable
+from partial_adaptive.execution.eager import Foreach, Loop
+from partial_adaptive.execution.settings import Group, Reader, Settings
+from partial_adaptive.execution.sharing import Sharing, addresses_of
+from partial_adaptive.execution.snapshot import Snapshot
+from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, local, settled
+from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
+from partial_adaptive.rules.hyperparameters import Hyperparameter
+from partial_adaptive.rules.rule import Recipe, Rule
+from partial_adaptive.rules.second_moments import Null
+from partial_adaptive.rules.stage import Needs
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The parameters of a group that have gradients, as the user has them at this step.
+
+    Args:
+        group, settings: the group and what its hyperparameters lead to.
+        params, grads, states: the parameters, their gradients and their entries in the optimizer's state.
+        slots: the entries of the slots, a list each, by name.
+        scalars: the 0-dim entries.
+    """
+
+    group: Group
+    settings: Settings
+    params: list[Tensor]
+    grads: list[Tensor]
+    states: list[State]
+    slots: dict[str, list[Tensor]]
+    scalars: list[Tensor]
+
+    @property
+    def columns(self) -> dict[str, list[Tensor]]:
+        """All that has a value per element, by name."""
+        return {"param": self.params, "grad": self.grads, **self.slots}
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return sum(self.slots.values(), self.params + self.grads) + self.scalars
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What may be remembered of a group's last step: how its tensors looked, and what that led to.
+
+    Args:
+        key: that of the settings.
+        looks: how all tensors looked; None where that says too little to go by.
+        local_looks: the same of the local parts of distributed ones, and how those are placed; None without any.
+        slots: names of the entries of the slots.
+        lazy: positions of gradients with lazy bits.
+        sharing: who shares memory; None where it cannot be told where the parameters are.
+        locate: how the backend reads addresses.
+        prepared: the backend's own part.
+    """
+
+    key: Hashable
+    looks: Snapshot | None
+    local_looks: tuple[Snapshot, list[Any]] | None
+    slots: Sequence[str]
+    lazy: frozenset[int]
+    sharing: Sharing | None
+    locate: Callable[[list[Tensor]], "array[int]"]
+    prepared: Prepared
+
+
+class Planner:
+    """Plans the steps of one optimizer.
+
+    Args:
+        owner: the optimizer's name, for messages.
+        recipe: its stages.
+        table: its hyperparameters.
+    """
+
+    def __init__(self, owner: str, recipe: Recipe, table: Mapping[str, Hyperparameter]) -> None:
+        self.reader = Reader(owner, recipe, table)
+        self._table = table
+        self._plans: dict[int, Plan] = {}
+        self._tried: set[Hashable] = set()
+        self._captured: list[Any] = []  # what CUDA graphs read and write, for as long as the optimizer lives
+        self._loop, self._foreach, self._differentiable = Loop(), Foreach(), Differentiable()
+        self._compiled = Compiled(self._captured)
+
+    def plan(
+        self,
+        groups: Sequence[Group],
+        state: MutableMapping[Tensor, State],
+        grad_scale: Tensor | None = None,
+        found_inf: Tensor | None = None,
+    ) -> list[Task]:
+        """What the step has to do, in order. Once the first task has run nothing can fail.
+
+        Args:
+            groups: the optimizer's param groups.
+            state: the optimizer's state.
+            grad_scale: by which gradients come multiplied, from a `torch.amp.GradScaler`.
+            found_inf: not 0 where the step is to be skipped, from the same.
+
+        Raises:
+            ValueError, TypeError: for a hyperparameter that is not allowed, or a rule that cannot be run.
+            RuntimeError: for a parameter, a gradient or an entry of the state that does not fit, by name.
+        """
+        read = self.reader.read(groups)
+        commits: list[Task] = []
+        tasks: list[Task] = []
+        for index, (group, settings) in enumerate(read):
+            params = _with_gradients(group["params"])
+            capturing = self._capturing(group, params)
+            plan, unit = self._recalled(index, group, settings, params, state, grad_scale, found_inf)
+            run = plan.prepared.ready(unit) if plan and unit else None
+            if run is None and params:
+                gathered = self._checked(group, settings, params, state, commits)
+                plan, unit = self._prepared(gathered, grad_scale, found_inf)
+                run = plan.prepared.ready(unit)
+            if run is None or plan is None or capturing:
+                self._plans.pop(index, None)  # what a capture has sent to the device is not there yet
+            else:
+                self._plans[index] = plan
+            if run is None or unit is None:
+                continue
+            if capturing:
+                self._captured.append(unit)
+            commits += self._resting(settings.rule, group, unit)
+            tasks.append(functools.partial(_with_grad, run) if group["differentiable"] else run)
+        for index in [index for index in self._plans if index >= len(read)]:
+            del self._plans[index]
+        return [*commits, *tasks]
+
+    def _capturing(self, group: Group, params: Sequence[Tensor]) -> bool:
+        """Whether the step is being recorded into a CUDA graph."""
+        if not torch.cuda.is_initialized() or not any(map(is_capturing, {param.device for param in params})):
+            return False
+        if not group["capturable"]:
+            owner = self.reader.owner
+            raise RuntimeError(f"{owner}: a CUDA graph can capture step() only with capturable=True, got False")
+        return True
+
+    def _resting(self, rule: Rule, group: Group, unit: Unit) -> list[Task]:
+        """While p is 0: what keeps the count of gradients that the second moment has seen before."""
+        if not isinstance(rule.second_moment, Null):
+            return []
+        slots = self.reader.recipe.rule(group, scaled=True).second_moment.slots
+        return [functools.partial(state.update, found) for state in unit.states if (found := resting(state, slots))]
+
+    # -- what is remembered
+
+    def _recalled(
+        self,
+        index: int,
+        group: Group,
+        settings: Settings,
+        params: list[Tensor],
+        state: Mapping[Tensor, State],
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+    ) -> tuple[Plan | None, Unit | None]:
+        """The plan of the last step and what it is to be used on, if all tensors look as they did."""
+        plan = self._plans.get(index)
+        if plan is None or plan.looks is None or plan.key != (settings.key, grad_scale is not None):
+            return None, None
+        try:
+            states = cast(list[State], [*map(state.get, params)])
+            slots = {name: [*map(itemgetter(name), states)] for name in plan.slots}
+            scalars = [*chain.from_iterable(map(itemgetter(name), states) for name in scalars_of(settings.rule))]
+        except (KeyError, TypeError):  # an entry, or all of them, is missing
+            return None, None
+        if any(map(contains, states, repeat(AGE))):
+            scalars += [entry[AGE] for entry in states if AGE in entry]
+        gathered = Gathered(group, settings, params, [*map(_grad_of, params)], states, slots, scalars)
+        if not plan.looks.holds(gathered.tensors):
+            return None, None
+        columns = gathered.columns
+        if plan.local_looks is not None:
+            looks, placements = plan.local_looks
+            columns = _local(columns)
+            tensors = [*chain.from_iterable(columns.values())]
+            if _placements(gathered.columns) != placements or not looks.holds(tensors):
+                return None, None
+        return plan, self._unit(gathered, columns, plan.lazy, plan.sharing, plan.locate, grad_scale, found_inf)
+
+    def _unit(
+        self,
+        gathered: Gathered,
+        columns: Mapping[str, list[Tensor]],
+        lazy: frozenset[int],
+        sharing: Sharing | None,
+        locate: Callable[[list[Tensor]], "array[int]"],
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
+        *,
+        sparse: bool = False,
+    ) -> Unit:
+        grads = columns["grad"]
+        rounds: Sequence[Sequence[int]] = [range(len(grads))]
+        if lazy:
+            grads = [settled(grad) if i in lazy else grad for i, grad in enumerate(grads)]
+        if sharing is not None:
+            kept = sum((columns[name] for name in gathered.slots), gathered.scalars)
+            places = (
+                array("q", [0 if grad.is_sparse else grad.data_ptr() for grad in grads]) if sparse else locate(grads)
+            )
+            sharing.look(locate(columns["param"]), places, locate(kept))
+            rounds = sharing.rounds
+            if sharing.aliased:
+                grads = [grad.clone() if i in sharing.aliased else grad for i, grad in enumerate(grads)]
+            if sharing.doubled is not None:
+                raise self._doubled(gathered, kept[sharing.doubled])
+        group, rule = gathered.group, gathered.settings.rule
+        columns = {**columns, "grad": grads}
+        return Unit(rule, group, self._table, gathered.params, gathered.states, columns, rounds, grad_scale, found_inf)
+
+    def _doubled(self, gathered: Gathered, entry: Tensor) -> RuntimeError:
+        found = (
+            (i, name) for i, state in enumerate(gathered.states) for name, value in state.items() if value is entry
+        )
+        i, name = next(found, (0, "…"))
+        what = f"has a state[{name!r}] in the memory of another tensor; it needs its own, a clone()"
+        return self._checks(gathered.group, gathered.settings.rule).refuse(gathered.params[i], what)
+
+    # -- what is made anew
+
+    def _checked(
+        self,
+        group: Group,
+        settings: Settings,
+        params: list[Tensor],
+        state: MutableMapping[Tensor, State],
+        commits: list[Task],
+    ) -> Gathered:
+        """The tensors of a step, checked, with the state that is missing; `commits` brings that home."""
+        rule = settings.rule
+        checks = self._checks(group, rule)
+        states: list[State] = []
+        for i, param in enumerate(params):
+            checks.parameter(param)
+            entry = state.get(param) or {}
+            checks.state(param, entry)
+            added = moved(entry, param, group, rule) | additions(entry, param, group, rule)
+            states.append({**entry, **added} if added else entry)
+            if added:
+                commits.append(functools.partial(_commit, state, param, states, i, added))
+        names = list(entries(rule, params[0]))
+        slots = {name: [entry[name] for entry in states] for name in names}
+        scalars = [entry[name] for name in scalars_of(rule) for entry in states]
+        scalars += [entry[AGE] for entry in states if AGE in entry]
+        grads = [cast(Tensor, param.grad) for param in params]
+        return Gathered(group, settings, params, grads, states, slots, scalars)
+
+    def _prepared(self, gathered: Gathered, grad_scale: Tensor | None, found_inf: Tensor | None) -> tuple[Plan, Unit]:
+        """A plan, and what it is first used on."""
+        rule = gathered.settings.rule
+        backend = self._backend(gathered)
+        raw = rule.needs is Needs.TENSOR or backend is self._differentiable
+        wrapped = any(map(is_wrapper, chain.from_iterable(gathered.columns.values())))
+        if wrapped:
+            self._check_placements(gathered)
+        columns = gathered.columns if raw or not wrapped else _local(gathered.columns)
+        lazy = frozenset(i for i, grad in enumerate(columns["grad"]) if grad.layout is torch.strided and is_lazy(grad))
+        addressable = backend is not self._differentiable and not any(
+            map(is_wrapper, (*columns["param"], *columns["grad"]))
+        )
+        sharing = Sharing(columns["param"]) if addressable else None
+        sparse = any(grad.is_sparse for grad in gathered.grads)
+        unit = self._unit(gathered, columns, lazy, sharing, addresses_of, grad_scale, found_inf, sparse=sparse)
+        self._try(unit)
+        remembers = not sparse and backend is not self._differentiable and (addressable or not wrapped)
+        looks = Snapshot(gathered.tensors) if remembers else None
+        local_looks = None
+        if wrapped and remembers:
+            local_looks = Snapshot([*chain.from_iterable(columns.values())]), _placements(gathered.columns)
+        key = (gathered.settings.key, grad_scale is not None)
+        prepared = backend.prepare(unit)
+        return Plan(key, looks, local_looks, list(gathered.slots), lazy, sharing, backend.locate, prepared), unit
+
+    def _backend(self, gathered: Gathered) -> Backend:
+        """Who carries out the step."""
+        group, rule, params = gathered.group, gathered.settings.rule, gathered.params
+        owner = self.reader.owner
+        asked: tuple[Backend, str] | None = None
+        if group["differentiable"]:
+            asked = self._differentiable, "differentiable=True"
+        elif group["fused"]:
+            asked = self._compiled, "fused=True"
+        if asked:
+            backend, option = asked
+            for param in params:
+                reason = backend.refuses(rule, param)
+                if reason:
+                    raise RuntimeError(f"{owner}: {option} {reason}; use foreach=True")
+            return backend
+        foreach = group["foreach"]
+        if foreach is None:
+            foreach = _default_to_fused_or_foreach(params, differentiable=False)[1]
+        together = foreach and not any(self._foreach.refuses(rule, param) for param in params)
+        return self._foreach if together else self._loop
+
+    def _checks(self, group: Group, rule: Rule) -> Checks:
+        return Checks(self.reader.owner, group, rule)
+
+    def _check_placements(self, gathered: Gathered) -> None:
+        checks = self._checks(gathered.group, gathered.settings.rule)
+        for param, state in zip(gathered.params, gathered.states, strict=True):
+            checks.placement(param, state)
+
+    def _try(self, unit: Unit) -> None:
+        """Run the rule once where it can do no harm: on symbols, or on copies where it must see whole tensors.
+
+        Raises:
+            TypeError: where a rule for single elements does more.
+        """
+        if unit.rule.needs is Needs.ELEMENT:
+            key: Hashable = (unit.rule, static(unit.group, unit.table))
+            if key not in self._tried:
+                trace(unit.rule, unit.group, unit.table, scaled=False)
+                self._tried.add(key)
+            return
+        for i, param in enumerate(unit.params):
+            options = static(
+                {**unit.group, "partial": 0.3}, unit.table
+            )  # which p it is makes no difference to the lines
+            key = (unit.rule, options, param.shape, param.dtype)
+            if key not in self._tried:
+                copy = _copy(unit, i)
+                task = self._loop.prepare(copy).ready(copy)
+                task()
+                if not torch.equal(copy.columns["grad"][0], unit.columns["grad"][i]):
+                    names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
+                    raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
+                self._tried.add(key)
+
+
+_grad_of = attrgetter("grad")
+
+
+def _with_gradients(params: list[Tensor]) -> list[Tensor]:
+    """The parameters that have one; the list itself where all do."""
+    pending = [*map(is_not, map(_grad_of, params), repeat(None))]
+    return params if all(pending) else [*compress(params, pending)]
+
+
+def _copy(unit: Unit, i: int) -> Unit:
+    """One parameter of a unit, on its own and in memory of its own."""
+    copies = {name: [column[i].detach().clone()] for name, column in unit.columns.items()}
+    state = {name: value.clone() if isinstance(value, Tensor) else value for name, value in unit.states[i].items()}
+    return replace(unit, params=copies["param"], states=[state], columns=copies, rounds=[[0]])
+
+
+def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[State], i: int, added: State) -> None:
+    """Bring new entries into the optimizer's state; the dict that the user knows stays the same."""
+    if param in state:
+        state[param].update(added)
+    else:
+        state[param] = states[i]
+    states[i] = state[param]
+
+
+def _with_grad(run: Task) -> None:
+    with torch.enable_grad():
+        run()
+
+
+def _local(columns: Mapping[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    """The local parts of distributed tensors; gradients are placed as their parameters first."""
+    grads = []
+    for param, grad in zip(columns["param"], columns["grad"], strict=True):
+        placed: Any = grad
+        placements = getattr(param, "placements", None)
+        if placements is not None and getattr(grad, "placements", placements) != placements:
+            placed = placed.redistribute(param.device_mesh, placements)  # type: ignore[attr-defined]
+        grads.append(placed)
+    return {name: list(map(local, grads if name == "grad" else column)) for name, column in columns.items()}
+
+
+def _placements(columns: Mapping[str, list[Tensor]]) -> list[Any]:
+    return [getattr(tensor, "placements", None) for column in columns.values() for tensor in column]

@@ -1,0 +1,113 @@
+"""What follows from the hyperparameters of the param groups at a step: checked values, and the rule of each group."""
+
+import operator
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from partial_adaptive.execution.compiled.program import static
+from partial_adaptive.rules.hyperparameters import Hyperparameter, validated
+from partial_adaptive.rules.rule import Recipe, Rule
+
+Group = MutableMapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A group's hyperparameters and what they lead to.
+
+    Args:
+        values: the hyperparameters, in the order of the table.
+        rule: what is done to each of its parameters.
+        key: all that a plan depends on besides the tensors.
+        lasting: whether the same values mean the same at another step: there are no tensors among them.
+    """
+
+    values: tuple[Any, ...]
+    rule: Rule
+    key: Hashable
+    lasting: bool
+
+
+class Reader:
+    """Reads the hyperparameters of an optimizer's groups.
+
+    Args:
+        owner: the optimizer's name, for messages.
+        recipe: its stages.
+        table: its hyperparameters.
+    """
+
+    def __init__(self, owner: str, recipe: Recipe, table: Mapping[str, Hyperparameter]) -> None:
+        self.owner = owner
+        self.recipe = recipe
+        self.table = table
+        self._known: dict[int, Settings] = {}
+
+    def read(self, groups: Sequence[Group]) -> list[tuple[Group, Settings]]:
+        """The groups and their settings, those with equal hyperparameters as one: fewer and larger launches.
+
+        Raises:
+            ValueError, TypeError: for a hyperparameter that is not allowed, in any of them.
+        """
+        _separate(groups)
+        settings = [self._settle(i, group) for i, group in enumerate(groups)]
+        if len(groups) == 1:
+            return [(groups[0], settings[0])]
+        merged: dict[Hashable, tuple[Group, Settings]] = {}
+        for group, its in zip(groups, settings, strict=True):
+            key = tuple(map(_comparable, its.values))
+            merged[key] = (_joined(merged[key][0], group) if key in merged else group, its)
+        return list(merged.values())
+
+    def rule(self, group: Mapping[str, Any]) -> Rule:
+        """The rule that a group's next step will follow."""
+        partial = group["partial"]
+        if isinstance(partial, Tensor) and not (group["capturable"] or group["differentiable"]):
+            partial = partial.item()
+        return self.recipe.rule(group, scaled=isinstance(partial, Tensor) or partial != 0)
+
+    def _settle(self, index: int, group: Group) -> Settings:
+        values = tuple(map(group.__getitem__, self.table))
+        known = self._known.get(index)
+        if known and known.lasting and all(map(operator.is_, values, known.values)):
+            return known
+        changed = validated(group, self.table, self.owner, wait=False)
+        if changed:
+            group.update(changed)
+            values = tuple(map(group.__getitem__, self.table))
+        rule = self.rule(group)
+        lasting = not any(isinstance(v, Tensor) for value in values for v in _flat(value))
+        settings = self._known[index] = Settings(values, rule, (rule, static(group, self.table)), lasting)
+        return settings
+
+
+def _separate(groups: Sequence[Group]) -> None:
+    """Give groups that a scheduler changes one by one, in place, tensors of their own."""
+    seen: set[int] = set()
+    for group in groups:
+        for name in ("lr", "partial"):
+            value = group[name]
+            if isinstance(value, Tensor):
+                if id(value) in seen and "initial_lr" in group:
+                    group[name] = value.clone()
+                seen.add(id(value))
+
+
+def _joined(first: Group, second: Group) -> Group:
+    both = {**first, "params": [*first["params"], *second["params"]]}
+    if "param_names" in first and "param_names" in second:
+        both["param_names"] = [*first["param_names"], *second["param_names"]]
+    return both
+
+
+def _flat(value: Any) -> tuple[Any, ...]:
+    return value if type(value) is tuple else (value,)
+
+
+def _comparable(value: Any) -> Any:
+    if type(value) is tuple:
+        return tuple(map(_comparable, value))
+    return id(value) if isinstance(value, Tensor) else value

@@ -1,0 +1,178 @@
+"""What a parameter's entry in the optimizer's state holds: the rule's slots, its 0-dim numbers, and step counts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import _get_scalar_dtype
+
+from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.second_moments import Null
+from partial_adaptive.rules.stage import Codec, Slot
+
+State = dict[str, Any]
+
+STEP = "step"  # how many steps the parameter has taken
+AGE = "estimator_step"  # how many gradients the second moment has seen; only there where p was 0 for some of them
+HALF = (torch.float16, torch.bfloat16)
+
+
+def scalars_of(rule: Rule) -> tuple[str, ...]:
+    """Names of the 0-dim entries that every parameter has."""
+    return (STEP, *rule.momentum.scalars)
+
+
+def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
+    """What a rule needs and the state of a parameter does not have yet.
+
+    Args:
+        state: the parameter's state, maybe empty; it is not changed.
+        param: the parameter.
+        group: its param group.
+        rule: the rule of the next step.
+    """
+    added: State = {}
+    own = rule.second_moment.slots
+    device = scalar_device(param, group)
+    if own and STEP in state and not any(name in state for name in own) and state[STEP].item() > 0:
+        added[AGE] = torch.zeros_like(state[STEP])
+    for name, value in {STEP: 0.0, **rule.momentum.scalars}.items():
+        if name not in state:
+            dtype = _get_scalar_dtype() if name == STEP or device.type == "mps" else torch.float64
+            added[name] = torch.full((), value, dtype=dtype, device=device)
+    for name, slot in rule.slots.items():
+        if slot.codec is not None:
+            parts = slot.codec.encode(_first(slot, param, group))
+            added |= {name + suffix: part for suffix, part in parts.items() if name + suffix not in state}
+        elif name not in state:
+            added[name] = _first(slot, param, group)
+    return added
+
+
+def moved(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
+    """The 0-dim entries that a kernel is to read and that are not where it can, brought there."""
+    device = scalar_device(param, group)
+    if device.type == "cpu":
+        return {}
+    names = [name for name in (AGE, *scalars_of(rule)) if name in state and state[name].device != device]
+    return {name: state[name].to(device) for name in names}
+
+
+def resting(state: Mapping[str, Any], slots: Iterable[str]) -> State:
+    """The count of gradients that the second moment has seen, to be kept from the first step at p = 0 on."""
+    return {AGE: state[STEP].clone()} if AGE not in state and any(name in state for name in slots) else {}
+
+
+def advance(counters: list[Tensor]) -> None:
+    """Count a step; all counters are of one device."""
+    # A Python number would be made into a tensor for each of them.
+    torch._foreach_add_(counters, torch.ones_like(counters[0]), alpha=1.0)
+
+
+def counters_of(states: Sequence[State], rule: Rule) -> list[Tensor]:
+    """The counts that a step of these parameters advances."""
+    counters = [state[STEP] for state in states]
+    if not isinstance(rule.second_moment, Null):
+        counters += [state[AGE] for state in states if AGE in state]
+    return counters
+
+
+def entries(rule: Rule, param: Tensor) -> dict[str, tuple[int, ...]]:
+    """The shapes of all entries of the slots of a parameter, by name."""
+    shapes = {}
+    for name, slot in rule.slots.items():
+        shape = shape_of(slot, param)
+        if slot.codec is None:
+            shapes[name] = tuple(shape)
+        else:
+            shapes |= {name + suffix: tuple(part.shape) for suffix, part in encoded_like(slot.codec, shape).items()}
+    return shapes
+
+
+def encoded_like(codec: Codec, shape: torch.Size) -> Mapping[str, Tensor]:
+    """What a codec makes of a value of this shape, without contents."""
+    return codec.encode(torch.zeros(shape, device="meta"))
+
+
+def shape_of(slot: Slot, param: Tensor) -> torch.Size:
+    """The shape of a slot's value: the parameter's own, or what the slot makes of it."""
+    if slot.follows:
+        return param.shape
+    return torch.Size(slot.shape(torch.Size((*param.shape, 2)) if param.is_complex() else param.shape))
+
+
+def dtype_of(slot: Slot, param: Tensor, group: Mapping[str, Any]) -> torch.dtype:
+    """The dtype that a slot starts with."""
+    real: torch.dtype = param.dtype.to_real()
+    dtype: torch.dtype = group["state_dtype"] or (torch.float32 if real in HALF else real)
+    return dtype.to_complex() if param.is_complex() and slot.follows else dtype
+
+
+def scalar_device(param: Tensor, group: Mapping[str, Any]) -> torch.device:
+    """Where 0-dim state lives: with the parameter if a kernel reads it, else where Python does."""
+    return param.device if group["capturable"] or group["fused"] else torch.device("cpu")
+
+
+def placed(name: str, value: Tensor, param: Tensor, group: Mapping[str, Any], rule: Rule) -> Tensor:
+    """A copy of an entry from elsewhere, as it is to be in this parameter's state.
+
+    Numbers become 0-dim tensors, slots come to the parameter's device and memory order. A slot keeps its dtype unless
+    `state_dtype` says otherwise or the dtype that it would start with here is wider.
+
+    Raises:
+        ValueError: where it has another shape than the parameter calls for.
+    """
+    if name in (AGE, *scalars_of(rule)):
+        number = value.detach().reshape(())
+        floating = number if number.is_floating_point() else number.to(_get_scalar_dtype())
+        return floating.to(scalar_device(param, group), copy=True)
+    slot = rule.slots.get(name)
+    if slot is None or slot.codec is not None:
+        return value.to(param.device, copy=True)
+    start = dtype_of(slot, param, group)
+    dtype = start if group["state_dtype"] else torch.promote_types(value.dtype, start)
+    if slot.follows and type(value) is Tensor and type(param) in (Tensor, torch.nn.Parameter):
+        return torch.empty_like(param, dtype=dtype, requires_grad=False).copy_(value)
+    return value.to(param.device, dtype, copy=True)
+
+
+def misfit(name: str, value: Any, param: Tensor, rule: Rule, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """What is wrong with an entry of the state, as the end of a sentence; None where it fits."""
+    if name in (AGE, *scalars_of(rule)):
+        if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+            return f"must be a 0-dim floating-point tensor, got {_described(value)}"
+        if value.device != param.device and value.device.type != "cpu":
+            return f"must be on the CPU or with its parameter on {param.device}, got {value.device}"
+    elif name in shapes:
+        if not isinstance(value, Tensor):
+            return f"must be a tensor, got {_described(value)}"
+        if tuple(value.shape) != shapes[name]:
+            return f"must have the shape {shapes[name]}, as its parameter calls for, got {tuple(value.shape)}"
+        if value.device != param.device:
+            return f"must be with its parameter on {param.device}, got {value.device}"
+        if value.layout is not torch.strided:
+            return f"must be a strided tensor, got {value.layout}"
+        if torch._debug_has_internal_overlap(value) == 1:
+            return "is expanded: several of its elements are in one place; replace it by a clone"
+        slot = rule.slots.get(name)
+        if slot is not None and (value.is_complex() != (slot.follows and param.is_complex())):
+            return f"must be {'complex, as its parameter is' if param.is_complex() else 'real'}, got {value.dtype}"
+        if slot is not None and slot.codec is None and not (value.is_floating_point() or value.is_complex()):
+            return f"must be of a floating-point dtype, got {value.dtype}"
+    return None
+
+
+def _first(slot: Slot, param: Tensor, group: Mapping[str, Any]) -> Tensor:
+    value = group[slot.first] if isinstance(slot.first, str) else slot.first
+    dtype = dtype_of(slot, param, group)
+    if not slot.follows:
+        return torch.full(shape_of(slot, param), value, dtype=dtype, device=param.device)
+    tensor = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)
+    if value:
+        (torch.view_as_real(tensor) if tensor.is_complex() else tensor).fill_(value)
+    return tensor
+
+
+def _described(value: Any) -> str:
+    return f"a tensor of {value.dtype} and shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -1,0 +1,258 @@
+"""The one update rule, for one tensor or for whatever stands in for it."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from torch import Tensor
+
+from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter
+from partial_adaptive.rules.numerators import Momentum
+from partial_adaptive.rules.second_moments import Estimator, Null, Quotient, SecondMoment
+from partial_adaptive.rules.stage import RESERVED, Needs, Selectable, Slot, Stage, Tensors, Transform
+
+
+@dataclass(frozen=True)
+class Rule:
+    """θ ← θ − α·P^(−p) n, as stages.
+
+    Args:
+        before: change the gradient, in this order.
+        momentum: makes the numerator n of it.
+        second_moment: is P.
+        after: change the direction P^(−p) n, in this order.
+    """
+
+    before: tuple[Transform, ...]
+    momentum: Momentum
+    second_moment: SecondMoment
+    after: tuple[Transform, ...]
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, in the order in which they run."""
+        return (*self.before, self.momentum, self.second_moment, *self.after)
+
+    @cached_property
+    def slots(self) -> Mapping[str, Slot]:
+        """All state tensors, by name."""
+        return {name: slot for stage in self.stages for name, slot in stage.slots.items()}
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What the rule as a whole must see: TENSOR if one of its stages must."""
+        return Needs.TENSOR if any(stage.needs is Needs.TENSOR for stage in self.stages) else Needs.ELEMENT
+
+    @cached_property
+    def _names(self) -> Mapping[Stage, tuple[str, ...]]:
+        return {stage: (*stage.slots, *stage.reads) for stage in self.stages}
+
+    def hyper(self, group: Mapping[str, Any], step: Any, age: Any, scalars: Sequence[Any]) -> Hyper:
+        """The numbers of a step, which is taken into `scalars`; see `Hyper` for the other arguments."""
+        hyper = Hyper(group, step, age, (self.momentum.decay, self.second_moment.decay))
+        if scalars:
+            vars(hyper).update(self.momentum.numbers(hyper, *scalars))
+        hyper.step_size = self.momentum.step_size(hyper)
+        if not self.after:
+            hyper.step_size = hyper.step_size / hyper.correction1
+        return hyper
+
+    def update(self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]) -> None:
+        """Take one step: change `param` and its state, in place, and leave `grad` as it is."""
+        grad, numerator = self._numerator(param, grad, hyper, state)
+        direction = self.second_moment.divide(numerator, grad, hyper, *self._of(self.second_moment, state))
+        if self.after:
+            if isinstance(direction, Quotient):
+                direction = direction.divided()
+            elif direction is numerator:  # at p = 0: the state, or the gradient, of somebody else
+                direction = direction.clone()
+            if not isinstance(hyper.correction1, float) or hyper.correction1 != 1.0:
+                direction = direction.div(hyper.correction1)
+            tensors = Tensors(param, grad, numerator)
+            for stage in self.after:
+                direction = _returned(stage, stage.apply(direction, hyper, tensors, *self._of(stage, state)))
+        if hyper.decays and hyper.decoupled_weight_decay:
+            param.mul_(1 - hyper.lr * hyper.weight_decay)
+        self._subtract(param, direction, hyper.step_size)
+
+    def scale(self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]) -> Tensor | None:
+        """What the step would divide by, before the power; None where it divides by nothing of that kind."""
+        if not isinstance(self.second_moment, Estimator):
+            return None
+        grad, _ = self._numerator(param, grad, hyper, state)
+        return self.second_moment.scale(grad, hyper, *self._of(self.second_moment, state))
+
+    def _numerator(self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """The gradient as the second moment sees it, and n."""
+        if hyper.maximize:
+            grad = grad.neg()
+        if hyper.decays and not hyper.decoupled_weight_decay:
+            grad = grad.add(param, alpha=hyper.weight_decay)
+        for stage in self.before:
+            grad = _returned(stage, stage.apply(grad, hyper, Tensors(param, grad, grad), *self._of(stage, state)))
+        numerator = self.momentum.numerator(grad, hyper, *self._of(self.momentum, state))
+        return grad, _returned(self.momentum, numerator)
+
+    @staticmethod
+    def _subtract(param: Tensor, direction: Any, step_size: Any) -> None:
+        number = isinstance(step_size, float)
+        if isinstance(direction, Quotient) and number:
+            param.addcdiv_(direction.numerator, direction.denominator, value=-step_size)
+            return
+        if isinstance(direction, Quotient):
+            direction = direction.divided()
+        if number:
+            param.add_(direction, alpha=-step_size)
+        else:
+            param.sub_(direction.mul(step_size))
+
+    def _of(self, stage: Stage, state: Mapping[str, Any]) -> list[Any]:
+        return [state[name] for name in self._names[stage]]
+
+
+def _returned(stage: Stage, value: Any) -> Any:
+    if value is None:
+        raise TypeError(f"{type(stage).__name__} must return a tensor, got None; is a return missing?")
+    return value
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The stages of an optimizer, each of which may be a `Switch`, from which every param group gets its rule.
+
+    Args:
+        before, momentum, second_moment, after: as in `Rule`.
+
+    Raises:
+        TypeError: for a part that is not a stage of its kind, or declares what cannot be meant.
+    """
+
+    before: tuple[Selectable[Transform], ...]
+    momentum: Selectable[Momentum]
+    second_moment: Selectable[SecondMoment]
+    after: tuple[Selectable[Transform], ...]
+
+    def __post_init__(self) -> None:
+        for argument, kind, parts in (
+            ("before", Transform, self.before),
+            ("momentum", Momentum, (self.momentum,)),
+            ("estimator", SecondMoment, (self.second_moment,)),
+            ("after", Transform, self.after),
+        ):
+            for part in parts:
+                _check_kind(argument, kind, part)
+        own: dict[str, Hyperparameter] = {}
+        for stage in self.stages:
+            stage.check()
+            for name, entry in stage.own.items():
+                if own.setdefault(name, entry) is not entry:
+                    raise TypeError(f"{type(stage).__name__}.own has {name!r}, which another stage declares otherwise")
+        for stage in self.stages:
+            for name, slot in stage.slots.items():
+                if isinstance(slot.first, str) and slot.first not in (*self.hyperparameters, *own):
+                    raise TypeError(
+                        f"{type(stage).__name__}.slots[{name!r}] starts with {slot.first!r}, which is no "
+                        "hyperparameter of this optimizer; name it in `hyperparameters` or declare it in `own`"
+                    )
+        for rule in self._rules():
+            _check_names(rule)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the parts alone: what follows from them may hold functions."""
+        return type(self), (self.before, self.momentum, self.second_moment, self.after)
+
+    @cached_property
+    def parts(self) -> tuple[Selectable[Stage], ...]:
+        """All parts, in the order in which they run."""
+        return (*self.before, self.momentum, self.second_moment, *self.after)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages that a group may get."""
+        return tuple(stage for part in self.parts for stage in part.alternatives if stage is not None)
+
+    @property
+    def needs(self) -> Needs:
+        """What the rules must see: TENSOR if one of the stages must."""
+        return Needs.TENSOR if any(stage.needs is Needs.TENSOR for stage in self.stages) else Needs.ELEMENT
+
+    @property
+    def breaks(self) -> frozenset[str]:
+        """The laws that one of the stages breaks."""
+        return frozenset(law for stage in self.stages for law in stage.breaks)
+
+    @cached_property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Names from the library's table that the stages read, and the options that choose between them."""
+        names = (name for stage in self.stages for name in stage.hyperparameters)
+        options = (option for part in self.parts if (option := getattr(part, "option", None)))
+        return tuple(dict.fromkeys((*names, *options)))
+
+    @cached_property
+    def own(self) -> Mapping[str, Hyperparameter]:
+        """The hyperparameters that the stages declare themselves."""
+        return {name: entry for stage in self.stages for name, entry in stage.own.items()}
+
+    def rule(self, group: Mapping[str, Any], *, scaled: bool) -> Rule:
+        """The rule of a param group, with P⁰ where it is not `scaled`."""
+        second_moment = cast(SecondMoment, self.second_moment.select(group))
+        key = (
+            tuple(filter(None, (part.select(group) for part in self.before))),
+            cast(Momentum, self.momentum.select(group)),
+            second_moment if scaled else self._nulls[second_moment],
+            tuple(filter(None, (part.select(group) for part in self.after))),
+        )
+        if key not in self._known:
+            self._known[key] = Rule(*key)
+        return self._known[key]
+
+    @cached_property
+    def _nulls(self) -> Mapping[Any, Null]:
+        return {stage: Null(stage.decay) for stage in self.second_moment.alternatives if stage is not None}
+
+    @cached_property
+    def _known(self) -> dict[Any, Rule]:
+        return {}
+
+    def _rules(self) -> Iterable[Rule]:
+        """Every combination that a group may choose."""
+        for stages in itertools.product(*(part.alternatives for part in self.parts)):
+            first = len(self.before)
+            yield Rule(
+                tuple(stage for stage in stages[:first] if isinstance(stage, Transform)),
+                cast(Momentum, stages[first]),
+                cast(SecondMoment, stages[first + 1]),
+                tuple(stage for stage in stages[first + 2 :] if isinstance(stage, Transform)),
+            )
+
+
+def _check_kind(argument: str, kind: type, part: Any) -> None:
+    alternatives = getattr(part, "alternatives", (part,)) if not isinstance(part, type) else (part,)
+    for stage in alternatives:
+        if isinstance(stage, type):
+            raise TypeError(
+                f"{argument} must be a {kind.__name__}, got the class {stage.__name__}: write {stage.__name__}()"
+            )
+        optional = stage is None and argument in ("before", "after") and part is not None
+        if not isinstance(stage, kind) and not optional:
+            raise TypeError(f"{argument} must be a {kind.__name__} or a Switch between two, got {stage!r}")
+
+
+def _check_names(rule: Rule) -> None:
+    """Raise TypeError where two stages keep state under one name, or one reads what nobody keeps."""
+    owners: dict[str, Stage] = {}
+    for stage in rule.stages:
+        for name in (*stage.slots, *getattr(stage, "scalars", ())):
+            if name in owners or name in RESERVED:
+                other = type(owners[name]).__name__ if name in owners else "the optimizer"
+                raise TypeError(f"{type(stage).__name__} and {other} both keep state as {name!r}; rename a slot")
+            owners[name] = stage
+    for stage in rule.stages:
+        for name in stage.reads:
+            if name not in rule.slots:
+                raise TypeError(
+                    f"{type(stage).__name__} reads {name!r}, which no stage of this optimizer keeps; "
+                    f"there are {', '.join(rule.slots) or 'none'}"
+                )
