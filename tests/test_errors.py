@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections import UserList
 from collections.abc import Callable
 from typing import Any
@@ -571,3 +572,22 @@ def test_a_missing_return(argument: str, mode: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"Forgetful.* must return .*got None"):
         optimizer.step()
     assert alike(kept(optimizer), before)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize("what", ["memory", "gradient", "state['exp_avg']"])
+def test_freed_storage(what: str, mode: dict[str, bool]) -> None:
+    """A tensor whose storage was freed, as sharding does between uses, is named; reading it would end the process."""
+    first, second = (Parameter(torch.ones(size)) for size in (3, 5000))
+    optimizer = Padam([first, second], **mode)
+    first.grad, second.grad = torch.ones(3), torch.ones(5000)
+    optimizer.step()
+    before = first.detach().clone()
+    freed = {"memory": second, "gradient": second.grad, "state['exp_avg']": optimizer.state[second]["exp_avg"]}[what]
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(
+        RuntimeError,
+        match=re.escape(f"number 1 of its group, of shape (5000,), cannot be updated: its {what} was freed"),
+    ):
+        optimizer.step()
+    torch.testing.assert_close(first.detach(), before, rtol=0, atol=0)

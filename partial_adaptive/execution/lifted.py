@@ -12,6 +12,7 @@ _METHODS = """
     log2 lt maximum minimum mul ne neg pow reciprocal rsqrt sign sqrt square sub where zero
 """
 ELEMENTWISE = frozenset(_METHODS.split())
+IN_PLACE = ("copy", "fill", "zero")  # those that tensors have in place only
 
 
 class Lifted(ABC):
@@ -36,7 +37,7 @@ class Lifted(ABC):
     def __getattr__(self, name: str) -> Callable[..., Self]:
         if name.startswith("__"):
             raise AttributeError(name)
-        if self.elementwise and name.removesuffix("_") not in ELEMENTWISE:
+        if self.elementwise and (name.removesuffix("_") not in ELEMENTWISE or name in IN_PLACE):
             self._refuse(f"Tensor.{name}", "declare needs = TENSOR in the stage that does")
         return partial(self._call, name)
 

@@ -24,25 +24,48 @@ from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, local, settled
 from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
-from partial_adaptive.rules.rule import Recipe, Rule
+from partial_adaptive.rules.rule import Recipe
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """The parameters of a group that have gradients, as the user has them at this step.
+class Step:
+    """What is asked of a group at this step.
 
     Args:
-        group, settings: the group and what its hyperparameters lead to.
-        params, grads, states: the parameters, their gradients and their entries in the optimizer's state.
-        slots: the entries of the slots, a list each, by name.
-        scalars: the 0-dim entries.
+        group: the group.
+        settings: what its hyperparameters lead to.
+        params: its parameters that have gradients.
+        grad_scale: by which gradients come multiplied, from a `torch.amp.GradScaler`.
+        found_inf: not 0 where the step is to be skipped, from the same.
     """
 
     group: Group
     settings: Settings
     params: list[Tensor]
+    grad_scale: Tensor | None
+    found_inf: Tensor | None
+
+    @property
+    def key(self) -> Hashable:
+        """All that a plan depends on besides how the tensors look."""
+        return self.settings.key, self.grad_scale is not None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The tensors of a step, as the user has them.
+
+    Args:
+        step: what is asked.
+        grads: the gradients.
+        states: the parameters' entries in the optimizer's state.
+        slots: the entries of the slots, a list each, by name.
+        scalars: the 0-dim entries.
+    """
+
+    step: Step
     grads: list[Tensor]
     states: list[State]
     slots: dict[str, list[Tensor]]
@@ -51,12 +74,12 @@ class Gathered:
     @property
     def columns(self) -> dict[str, list[Tensor]]:
         """All that has a value per element, by name."""
-        return {"param": self.params, "grad": self.grads, **self.slots}
+        return {"param": self.step.params, "grad": self.grads, **self.slots}
 
     @property
     def tensors(self) -> list[Tensor]:
         """All of them."""
-        return sum(self.slots.values(), self.params + self.grads) + self.scalars
+        return sum(self.slots.values(), self.step.params + self.grads) + self.scalars
 
 
 @dataclass(frozen=True)
@@ -124,70 +147,61 @@ class Planner:
         read = self.reader.read(groups)
         commits: list[Task] = []
         tasks: list[Task] = []
+        plans: dict[int, Plan] = {}
         for index, (group, settings) in enumerate(read):
-            params = _with_gradients(group["params"])
-            capturing = self._capturing(group, params)
-            plan, unit = self._recalled(index, group, settings, params, state, grad_scale, found_inf)
-            run = plan.prepared.ready(unit) if plan and unit else None
-            if run is None and params:
-                gathered = self._checked(group, settings, params, state, commits)
-                plan, unit = self._prepared(gathered, grad_scale, found_inf)
-                run = plan.prepared.ready(unit)
-            if run is None or plan is None or capturing:
-                self._plans.pop(index, None)  # what a capture has sent to the device is not there yet
-            else:
-                self._plans[index] = plan
-            if run is None or unit is None:
+            step = Step(group, settings, _with_gradients(group["params"]), grad_scale, found_inf)
+            if not step.params:
                 continue
+            capturing = self._capturing(step)
+            plan, unit = self._recalled(self._plans.get(index), step, state)
+            run = plan.prepared.ready(unit) if plan and unit else None
+            if run is None or plan is None or unit is None:
+                plan, unit = self._prepared(self._checked(step, state, commits))
+                run = plan.prepared.ready(unit)
+                assert run is not None, "what has just been prepared is ready"
             if capturing:
-                self._captured.append(unit)
-            commits += self._resting(settings.rule, group, unit)
+                self._captured.append(unit)  # and the plan is not kept: what it has sent to the device is not there yet
+            else:
+                plans[index] = plan
+            commits += self._resting(step, unit)
             tasks.append(functools.partial(_with_grad, run) if group["differentiable"] else run)
-        for index in [index for index in self._plans if index >= len(read)]:
-            del self._plans[index]
+        self._plans = plans
         return [*commits, *tasks]
 
-    def _capturing(self, group: Group, params: Sequence[Tensor]) -> bool:
+    def _capturing(self, step: Step) -> bool:
         """Whether the step is being recorded into a CUDA graph."""
-        if not torch.cuda.is_initialized() or not any(map(is_capturing, {param.device for param in params})):
+        if not torch.cuda.is_initialized() or not any(map(is_capturing, {param.device for param in step.params})):
             return False
-        if not group["capturable"]:
+        if not step.group["capturable"]:
             owner = self.reader.owner
             raise RuntimeError(f"{owner}: a CUDA graph can capture step() only with capturable=True, got False")
         return True
 
-    def _resting(self, rule: Rule, group: Group, unit: Unit) -> list[Task]:
+    def _resting(self, step: Step, unit: Unit) -> list[Task]:
         """While p is 0: what keeps the count of gradients that the second moment has seen before."""
-        if not isinstance(rule.second_moment, Null):
+        if not isinstance(step.settings.rule.second_moment, Null):
             return []
-        slots = self.reader.recipe.rule(group, scaled=True).second_moment.slots
+        slots = self.reader.recipe.rule(step.group, scaled=True).second_moment.slots
         return [functools.partial(state.update, found) for state in unit.states if (found := resting(state, slots))]
 
     # -- what is remembered
 
     def _recalled(
-        self,
-        index: int,
-        group: Group,
-        settings: Settings,
-        params: list[Tensor],
-        state: Mapping[Tensor, State],
-        grad_scale: Tensor | None,
-        found_inf: Tensor | None,
+        self, plan: Plan | None, step: Step, state: Mapping[Tensor, State]
     ) -> tuple[Plan | None, Unit | None]:
         """The plan of the last step and what it is to be used on, if all tensors look as they did."""
-        plan = self._plans.get(index)
-        if plan is None or plan.looks is None or plan.key != (settings.key, grad_scale is not None):
+        if plan is None or plan.looks is None or plan.key != step.key:
             return None, None
+        params = step.params
         try:
             states = cast(list[State], [*map(state.get, params)])
             slots = {name: [*map(itemgetter(name), states)] for name in plan.slots}
-            scalars = [*chain.from_iterable(map(itemgetter(name), states) for name in scalars_of(settings.rule))]
+            scalars = [*chain.from_iterable(map(itemgetter(name), states) for name in scalars_of(step.settings.rule))]
         except (KeyError, TypeError):  # an entry, or all of them, is missing
             return None, None
         if any(map(contains, states, repeat(AGE))):
             scalars += [entry[AGE] for entry in states if AGE in entry]
-        gathered = Gathered(group, settings, params, [*map(_grad_of, params)], states, slots, scalars)
+        gathered = Gathered(step, [*map(_grad_of, params)], states, slots, scalars)
         if not plan.looks.holds(gathered.tensors):
             return None, None
         columns = gathered.columns
@@ -197,7 +211,7 @@ class Planner:
             tensors = [*chain.from_iterable(columns.values())]
             if _placements(gathered.columns) != placements or not looks.holds(tensors):
                 return None, None
-        return plan, self._unit(gathered, columns, plan.lazy, plan.sharing, plan.locate, grad_scale, found_inf)
+        return plan, self._unit(gathered, columns, plan.lazy, plan.sharing, plan.locate)
 
     def _unit(
         self,
@@ -206,10 +220,6 @@ class Planner:
         lazy: frozenset[int],
         sharing: Sharing | None,
         locate: Callable[[list[Tensor]], "array[int]"],
-        grad_scale: Tensor | None,
-        found_inf: Tensor | None,
-        *,
-        sparse: bool = False,
     ) -> Unit:
         grads = columns["grad"]
         rounds: Sequence[Sequence[int]] = [range(len(grads))]
@@ -217,40 +227,44 @@ class Planner:
             grads = [settled(grad) if i in lazy else grad for i, grad in enumerate(grads)]
         if sharing is not None:
             kept = sum((columns[name] for name in gathered.slots), gathered.scalars)
-            places = (
-                array("q", [0 if grad.is_sparse else grad.data_ptr() for grad in grads]) if sparse else locate(grads)
-            )
-            sharing.look(locate(columns["param"]), places, locate(kept))
+            sharing.look(locate(columns["param"]), locate(grads), locate(kept))
             rounds = sharing.rounds
             if sharing.aliased:
                 grads = [grad.clone() if i in sharing.aliased else grad for i, grad in enumerate(grads)]
             if sharing.doubled is not None:
-                raise self._doubled(gathered, kept[sharing.doubled])
-        group, rule = gathered.group, gathered.settings.rule
-        columns = {**columns, "grad": grads}
-        return Unit(rule, group, self._table, gathered.params, gathered.states, columns, rounds, grad_scale, found_inf)
-
-    def _doubled(self, gathered: Gathered, entry: Tensor) -> RuntimeError:
-        found = (
-            (i, name) for i, state in enumerate(gathered.states) for name, value in state.items() if value is entry
+                what = "is in the memory of another tensor; it needs its own, a clone()"
+                raise self._misplaced(gathered, kept[sharing.doubled], what)
+            for tensor in [*columns["param"], *grads, *kept] if sharing.nowhere else ():
+                if not tensor.is_sparse and tensor.numel() and not tensor.is_meta and not tensor.data_ptr():
+                    raise self._misplaced(gathered, tensor, "was freed: there is no storage")
+        step = gathered.step
+        return Unit(
+            step.settings.rule,
+            step.group,
+            self._table,
+            step.params,
+            gathered.states,
+            {**columns, "grad": grads},
+            rounds,
+            step.grad_scale,
+            step.found_inf,
         )
-        i, name = next(found, (0, "…"))
-        what = f"has a state[{name!r}] in the memory of another tensor; it needs its own, a clone()"
-        return self._checks(gathered.group, gathered.settings.rule).refuse(gathered.params[i], what)
+
+    def _misplaced(self, gathered: Gathered, tensor: Tensor, what: str) -> RuntimeError:
+        """The error for a tensor that is not where it must be."""
+        params = gathered.step.params
+        named = [*zip(params, repeat("memory"), params), *zip(params, repeat("gradient"), gathered.grads)]
+        for param, state in zip(params, gathered.states, strict=True):
+            named += [(param, f"state[{name!r}]", value) for name, value in state.items()]
+        param, name, _ = next((found for found in named if found[2] is tensor), (params[0], "memory", tensor))
+        return self._checks(gathered.step).refuse(param, f"cannot be updated: its {name} {what}")
 
     # -- what is made anew
 
-    def _checked(
-        self,
-        group: Group,
-        settings: Settings,
-        params: list[Tensor],
-        state: MutableMapping[Tensor, State],
-        commits: list[Task],
-    ) -> Gathered:
+    def _checked(self, step: Step, state: MutableMapping[Tensor, State], commits: list[Task]) -> Gathered:
         """The tensors of a step, checked, with the state that is missing; `commits` brings that home."""
-        rule = settings.rule
-        checks = self._checks(group, rule)
+        group, rule, params = step.group, step.settings.rule, step.params
+        checks = self._checks(step)
         states: list[State] = []
         for i, param in enumerate(params):
             checks.parameter(param)
@@ -265,11 +279,11 @@ class Planner:
         scalars = [entry[name] for name in scalars_of(rule) for entry in states]
         scalars += [entry[AGE] for entry in states if AGE in entry]
         grads = [cast(Tensor, param.grad) for param in params]
-        return Gathered(group, settings, params, grads, states, slots, scalars)
+        return Gathered(step, grads, states, slots, scalars)
 
-    def _prepared(self, gathered: Gathered, grad_scale: Tensor | None, found_inf: Tensor | None) -> tuple[Plan, Unit]:
+    def _prepared(self, gathered: Gathered) -> tuple[Plan, Unit]:
         """A plan, and what it is first used on."""
-        rule = gathered.settings.rule
+        rule = gathered.step.settings.rule
         backend = self._backend(gathered)
         raw = rule.needs is Needs.TENSOR or backend is self._differentiable
         wrapped = any(map(is_wrapper, chain.from_iterable(gathered.columns.values())))
@@ -282,20 +296,20 @@ class Planner:
         )
         sharing = Sharing(columns["param"]) if addressable else None
         sparse = any(grad.is_sparse for grad in gathered.grads)
-        unit = self._unit(gathered, columns, lazy, sharing, addresses_of, grad_scale, found_inf, sparse=sparse)
+        unit = self._unit(gathered, columns, lazy, sharing, addresses_of)
         self._try(unit)
         remembers = not sparse and backend is not self._differentiable and (addressable or not wrapped)
         looks = Snapshot(gathered.tensors) if remembers else None
         local_looks = None
         if wrapped and remembers:
             local_looks = Snapshot([*chain.from_iterable(columns.values())]), _placements(gathered.columns)
-        key = (gathered.settings.key, grad_scale is not None)
         prepared = backend.prepare(unit)
-        return Plan(key, looks, local_looks, list(gathered.slots), lazy, sharing, backend.locate, prepared), unit
+        slots = list(gathered.slots)
+        return Plan(gathered.step.key, looks, local_looks, slots, lazy, sharing, backend.locate, prepared), unit
 
     def _backend(self, gathered: Gathered) -> Backend:
         """Who carries out the step."""
-        group, rule, params = gathered.group, gathered.settings.rule, gathered.params
+        group, rule, params = gathered.step.group, gathered.step.settings.rule, gathered.step.params
         owner = self.reader.owner
         asked: tuple[Backend, str] | None = None
         if group["differentiable"]:
@@ -315,12 +329,12 @@ class Planner:
         together = foreach and not any(self._foreach.refuses(rule, param) for param in params)
         return self._foreach if together else self._loop
 
-    def _checks(self, group: Group, rule: Rule) -> Checks:
-        return Checks(self.reader.owner, group, rule)
+    def _checks(self, step: Step) -> Checks:
+        return Checks(self.reader.owner, step.group, step.settings.rule)
 
     def _check_placements(self, gathered: Gathered) -> None:
-        checks = self._checks(gathered.group, gathered.settings.rule)
-        for param, state in zip(gathered.params, gathered.states, strict=True):
+        checks = self._checks(gathered.step)
+        for param, state in zip(gathered.step.params, gathered.states, strict=True):
             checks.placement(param, state)
 
     def _try(self, unit: Unit) -> None:

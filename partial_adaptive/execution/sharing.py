@@ -16,7 +16,9 @@ def extent(tensor: Tensor) -> int:
 
 
 def addresses_of(tensors: list[Tensor]) -> "array[int]":
-    """Where strided tensors begin."""
+    """Where tensors begin; 0 for sparse ones, which begin in several places."""
+    if any(tensor.is_sparse for tensor in tensors):
+        return array("q", [0 if tensor.is_sparse else tensor.data_ptr() for tensor in tensors])
     return array("q", [*map(Tensor.data_ptr, tensors)])
 
 
@@ -30,6 +32,7 @@ class Sharing:
         rounds: the positions in rounds, in each of which no two parameters share memory.
         aliased: positions of the gradients that begin where a parameter does.
         doubled: the first entry of the state that begins where another or a parameter does, by its place in the list.
+        nowhere: whether a tensor has no memory: it is empty, its storage was freed, or it is on the meta device.
     """
 
     def __init__(self, params: Sequence[Tensor]) -> None:
@@ -38,6 +41,7 @@ class Sharing:
         self.rounds: Sequence[Sequence[int]] = [range(len(params))]
         self.aliased: Sequence[int] = []
         self.doubled: int | None = None
+        self.nowhere = False
 
     def look(self, params: "array[int]", grads: "array[int]", slots: "array[int]") -> None:
         """Take in where parameters, gradients and the entries of the state are now."""
@@ -47,6 +51,7 @@ class Sharing:
         places = {*params} - {0}
         self.aliased = [] if places.isdisjoint(grads) else [i for i, grad in enumerate(grads) if grad in places]
         self.rounds = self._sorted(params)
+        self.nowhere = 0 in params or 0 in grads or 0 in slots
         self.doubled = None
         if len({*slots}) != len(slots) or not places.isdisjoint(slots):
             for k, slot in enumerate(slots):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 # Not a public interface: where it is missing, a look at each tensor from Python is slower and sees the same.
-_GUARDS: Any = getattr(torch._C._dynamo.guards, "TensorGuards", None)
+_DYNAMO: Any = getattr(torch._C, "_dynamo", None)
+_GUARDS: Any = getattr(getattr(_DYNAMO, "guards", None), "TensorGuards", None)
 
 
 class Snapshot:

@@ -15,7 +15,6 @@ State = dict[str, Any]
 
 STEP = "step"  # how many steps the parameter has taken
 AGE = "estimator_step"  # how many gradients the second moment has seen; only there where p was 0 for some of them
-HALF = (torch.float16, torch.bfloat16)
 
 
 def scalars_of(rule: Rule) -> tuple[str, ...]:
@@ -105,7 +104,7 @@ def shape_of(slot: Slot, param: Tensor) -> torch.Size:
 def dtype_of(slot: Slot, param: Tensor, group: Mapping[str, Any]) -> torch.dtype:
     """The dtype that a slot starts with."""
     real: torch.dtype = param.dtype.to_real()
-    dtype: torch.dtype = group["state_dtype"] or (torch.float32 if real in HALF else real)
+    dtype: torch.dtype = group["state_dtype"] or (torch.float32 if real.itemsize < 4 else real)
     return dtype.to_complex() if param.is_complex() and slot.follows else dtype
 
 
