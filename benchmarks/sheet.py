@@ -29,8 +29,12 @@ class Sheet:
     def add(self, rows: Sequence[Row], **keys: str) -> None:
         """Show and write a table; `keys` tell its rows from those of the other tables, and make its heading."""
         self.rows += [{**keys, **row} for row in rows]
-        self._text.append(f"## {', '.join(keys.values())}\n\n{table(rows)}")
-        print(f"\n{self._text[-1]}", flush=True)
+        self.say(f"## {', '.join(keys.values())}\n\n{table(rows)}")
+
+    def say(self, text: str) -> None:
+        """Show and write a paragraph."""
+        self._text.append(text)
+        print(f"\n{text}", flush=True)
         if self._output is not None:
             content = json.dumps({"environment": self._facts, "rows": self.rows}, indent=1)
             for path, text in ((self._output, "\n\n".join(self._text)), (self._output.with_suffix(".json"), content)):

@@ -7,7 +7,7 @@ import itertools
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -297,6 +297,15 @@ def _ratio(own: Times, times: dict[str, Times], against: Sequence[str], ours: bo
     return statistics.median(a / b for a, b in zip(own.device, times[against[0]].device, strict=True))
 
 
+def slower(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every ratio above 1, in words: where a member takes longer than its counterpart in torch.optim."""
+    lines = []
+    for column, against in (("vs same mode", "in the same mode"), ("vs fastest", "in its fastest mode")):
+        found = [f"{row['list']} {row['optimizer']} {row[column]:.3g}" for row in rows if (row.get(column) or 0) > 1]
+        lines.append(f"Slower than torch.optim {against}: {', '.join(found) or 'none'}.")
+    return "## Ratios above 1\n\n" + "\n\n".join(lines)
+
+
 def run(
     device: torch.device, lists: Sequence[str], members: Sequence[str], rounds: int, output: Path | None
 ) -> list[dict[str, Any]]:
@@ -324,4 +333,5 @@ def run(
             floor = floor_bytes(create(name, params, lr=LR), params)
             sheet.add(list(rows(times, candidates, floor, bandwidth)), list=shapes, member=name)
             gc.collect()
+    sheet.say(slower(sheet.rows))
     return sheet.rows

@@ -32,6 +32,8 @@ class Unit:
         columns: "param", "grad" and every entry of the slots, a list of tensors each: the local shards of distributed
             ones, gradients without lazy bits.
         rounds: the positions in rounds, in each of which no two parameters share memory.
+        places: where the parameters, the gradients and the state (slot by slot, then the 0-dim entries) are in memory;
+            None where it has not been looked at.
         grad_scale: by which all gradients come multiplied, where a `torch.amp.GradScaler` leaves that to the step.
         found_inf: whether one of them is not finite, and the step to be skipped.
     """
@@ -43,6 +45,7 @@ class Unit:
     states: Sequence[State]
     columns: Mapping[str, list[Tensor]]
     rounds: Sequence[Sequence[int]]
+    places: "tuple[array[int], array[int], array[int]] | None" = None
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 

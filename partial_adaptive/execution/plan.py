@@ -4,7 +4,7 @@ import functools
 from array import array
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, compress, repeat
+from itertools import chain, repeat
 from operator import attrgetter, contains, is_not, itemgetter
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from partial_adaptive.execution.compiled.program import static, trace
 from partial_adaptive.execution.differentiable import Differentiable
 from partial_adaptive.execution.eager import Foreach, Loop
 from partial_adaptive.execution.settings import Group, Reader, Settings
-from partial_adaptive.execution.sharing import Sharing, addresses_of
+from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, local, settled
 from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
@@ -37,6 +37,7 @@ class Step:
         group: the group.
         settings: what its hyperparameters lead to.
         params: its parameters that have gradients.
+        grads: these.
         grad_scale: by which gradients come multiplied, from a `torch.amp.GradScaler`.
         found_inf: not 0 where the step is to be skipped, from the same.
     """
@@ -44,6 +45,7 @@ class Step:
     group: Group
     settings: Settings
     params: list[Tensor]
+    grads: list[Tensor]
     grad_scale: Tensor | None
     found_inf: Tensor | None
 
@@ -59,14 +61,12 @@ class Gathered:
 
     Args:
         step: what is asked.
-        grads: the gradients.
         states: the parameters' entries in the optimizer's state.
         slots: the entries of the slots, a list each, by name.
         scalars: the 0-dim entries.
     """
 
     step: Step
-    grads: list[Tensor]
     states: list[State]
     slots: dict[str, list[Tensor]]
     scalars: list[Tensor]
@@ -74,12 +74,12 @@ class Gathered:
     @property
     def columns(self) -> dict[str, list[Tensor]]:
         """All that has a value per element, by name."""
-        return {"param": self.step.params, "grad": self.grads, **self.slots}
+        return {"param": self.step.params, "grad": self.step.grads, **self.slots}
 
     @property
     def tensors(self) -> list[Tensor]:
         """All of them."""
-        return sum(self.slots.values(), self.step.params + self.grads) + self.scalars
+        return sum(self.slots.values(), self.step.params + self.step.grads) + self.scalars
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,10 @@ class Planner:
         tasks: list[Task] = []
         plans: dict[int, Plan] = {}
         for index, (group, settings) in enumerate(read):
-            step = Step(group, settings, _with_gradients(group["params"]), grad_scale, found_inf)
-            if not step.params:
+            params, grads = _with_gradients(group["params"])
+            if not params:
                 continue
+            step = Step(group, settings, params, grads, grad_scale, found_inf)
             capturing = self._capturing(step)
             plan, unit = self._recalled(self._plans.get(index), step, state)
             run = plan.prepared.ready(unit) if plan and unit else None
@@ -201,7 +202,7 @@ class Planner:
             return None, None
         if any(map(contains, states, repeat(AGE))):
             scalars += [entry[AGE] for entry in states if AGE in entry]
-        gathered = Gathered(step, [*map(_grad_of, params)], states, slots, scalars)
+        gathered = Gathered(step, states, slots, scalars)
         if not plan.looks.holds(gathered.tensors):
             return None, None
         columns = gathered.columns
@@ -223,13 +224,16 @@ class Planner:
     ) -> Unit:
         grads = columns["grad"]
         rounds: Sequence[Sequence[int]] = [range(len(grads))]
+        places: tuple[array[int], array[int], array[int]] | None = None
         if lazy:
             grads = [settled(grad) if i in lazy else grad for i, grad in enumerate(grads)]
         if sharing is not None:
-            kept = sum((columns[name] for name in gathered.slots), gathered.scalars)
-            sharing.look(locate(columns["param"]), locate(grads), locate(kept))
+            kept = [*chain(*(columns[name] for name in gathered.slots), gathered.scalars)]
+            places = locate(columns["param"]), locate(grads), locate(kept)
+            sharing.look(*places)
             rounds = sharing.rounds
             if sharing.aliased:
+                places = None
                 grads = [grad.clone() if i in sharing.aliased else grad for i, grad in enumerate(grads)]
             if sharing.doubled is not None:
                 what = "is in the memory of another tensor; it needs its own, a clone()"
@@ -246,6 +250,7 @@ class Planner:
             gathered.states,
             {**columns, "grad": grads},
             rounds,
+            places,
             step.grad_scale,
             step.found_inf,
         )
@@ -253,7 +258,7 @@ class Planner:
     def _misplaced(self, gathered: Gathered, tensor: Tensor, what: str) -> RuntimeError:
         """The error for a tensor that is not where it must be."""
         params = gathered.step.params
-        named = [*zip(params, repeat("memory"), params), *zip(params, repeat("gradient"), gathered.grads)]
+        named = [*zip(params, repeat("memory"), params), *zip(params, repeat("gradient"), gathered.step.grads)]
         for param, state in zip(params, gathered.states, strict=True):
             named += [(param, f"state[{name!r}]", value) for name, value in state.items()]
         param, name, _ = next((found for found in named if found[2] is tensor), (params[0], "memory", tensor))
@@ -278,8 +283,7 @@ class Planner:
         slots = {name: [entry[name] for entry in states] for name in names}
         scalars = [entry[name] for name in scalars_of(rule) for entry in states]
         scalars += [entry[AGE] for entry in states if AGE in entry]
-        grads = [cast(Tensor, param.grad) for param in params]
-        return Gathered(step, grads, states, slots, scalars)
+        return Gathered(step, states, slots, scalars)
 
     def _prepared(self, gathered: Gathered) -> tuple[Plan, Unit]:
         """A plan, and what it is first used on."""
@@ -295,8 +299,8 @@ class Planner:
             map(is_wrapper, (*columns["param"], *columns["grad"]))
         )
         sharing = Sharing(columns["param"]) if addressable else None
-        sparse = any(grad.is_sparse for grad in gathered.grads)
-        unit = self._unit(gathered, columns, lazy, sharing, addresses_of)
+        sparse = any(grad.is_sparse for grad in gathered.step.grads)
+        unit = self._unit(gathered, columns, lazy, sharing, addresses_of_any)
         self._try(unit)
         remembers = not sparse and backend is not self._differentiable and (addressable or not wrapped)
         looks = Snapshot(gathered.tensors) if remembers else None
@@ -367,10 +371,13 @@ class Planner:
 _grad_of = attrgetter("grad")
 
 
-def _with_gradients(params: list[Tensor]) -> list[Tensor]:
-    """The parameters that have one; the list itself where all do."""
-    pending = [*map(is_not, map(_grad_of, params), repeat(None))]
-    return params if all(pending) else [*compress(params, pending)]
+def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters that have a gradient, and these."""
+    grads = [*map(_grad_of, params)]
+    if all(map(is_not, grads, repeat(None))):
+        return params, grads
+    found = [(param, grad) for param, grad in zip(params, grads, strict=True) if grad is not None]
+    return [param for param, _ in found], [grad for _, grad in found]
 
 
 def _copy(unit: Unit, i: int) -> Unit:

@@ -16,10 +16,13 @@ def extent(tensor: Tensor) -> int:
 
 
 def addresses_of(tensors: list[Tensor]) -> "array[int]":
-    """Where tensors begin; 0 for sparse ones, which begin in several places."""
-    if any(tensor.is_sparse for tensor in tensors):
-        return array("q", [0 if tensor.is_sparse else tensor.data_ptr() for tensor in tensors])
+    """Where strided tensors begin."""
     return array("q", [*map(Tensor.data_ptr, tensors)])
+
+
+def addresses_of_any(tensors: list[Tensor]) -> "array[int]":
+    """Where tensors begin; 0 for sparse ones, which begin in several places."""
+    return array("q", [0 if tensor.is_sparse else tensor.data_ptr() for tensor in tensors])
 
 
 class Sharing:

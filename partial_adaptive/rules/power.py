@@ -1,5 +1,6 @@
 """s^(2p), the one place where the exponent meets the scale."""
 
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -38,7 +39,8 @@ def is_dyadic(exponent: float) -> bool:
     return _binary_digits(exponent) is not None
 
 
-def _binary_digits(fraction: float) -> list[bool] | None:
+@cache
+def _binary_digits(fraction: float) -> tuple[bool, ...] | None:
     """The digits of `fraction` after the binary point, empty for 1, None where there are too many to be worth it."""
     digits = []
     while fraction != int(fraction):
@@ -46,4 +48,4 @@ def _binary_digits(fraction: float) -> list[bool] | None:
         digits.append(int(fraction) % 2 == 1)
         if len(digits) > LONGEST_LADDER:
             return None
-    return digits
+    return tuple(digits)

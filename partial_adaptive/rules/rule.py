@@ -1,9 +1,10 @@
 """The one update rule, for one tensor or for whatever stands in for it."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, cast
 
 from torch import Tensor
@@ -46,8 +47,8 @@ class Rule:
         return Needs.TENSOR if any(stage.needs is Needs.TENSOR for stage in self.stages) else Needs.ELEMENT
 
     @cached_property
-    def _names(self) -> Mapping[Stage, tuple[str, ...]]:
-        return {stage: (*stage.slots, *stage.reads) for stage in self.stages}
+    def _getters(self) -> Mapping[Stage, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+        return {stage: _getter((*stage.slots, *stage.reads)) for stage in self.stages}
 
     def hyper(self, group: Mapping[str, Any], step: Any, age: Any, scalars: Sequence[Any]) -> Hyper:
         """The numbers of a step, which is taken into `scalars`; see `Hyper` for the other arguments."""
@@ -108,8 +109,15 @@ class Rule:
         else:
             param.sub_(direction.mul(step_size))
 
-    def _of(self, stage: Stage, state: Mapping[str, Any]) -> list[Any]:
-        return [state[name] for name in self._names[stage]]
+    def _of(self, stage: Stage, state: Mapping[str, Any]) -> tuple[Any, ...]:
+        return self._getters[stage](state)
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """What takes the entries of some names out of a state; a step does so for every parameter."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return (lambda state: (state[names[0]],)) if names else (lambda state: ())
 
 
 def _returned(stage: Stage, value: Any) -> Any:

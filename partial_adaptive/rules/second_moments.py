@@ -6,6 +6,8 @@ gradients and everything else that is not the estimator's own arithmetic.
 """
 
 from abc import ABC, abstractmethod
+from itertools import repeat
+from operator import is_
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -73,7 +75,7 @@ class Estimator(SecondMoment):
         scale = self.scale(grad, hyper, *slots)
         if scale is None:
             raise TypeError(f"{type(self).__name__}.scale must return the scale s, a new tensor, got None")
-        if any(scale is slot for slot in slots) or scale is grad:
+        if scale is grad or any(map(is_, slots, repeat(scale))):
             raise TypeError(
                 f"{type(self).__name__}.scale must return a new tensor, got its own state; return a clone() of it"
             )

@@ -167,3 +167,17 @@ def test_a_table_of_numbers_and_gaps():
         "| a    | 0.123 | 1234 |   – |",
         "| bb   |     2 |    3 |   x |",
     ]
+
+
+def test_what_is_slower_is_said() -> None:
+    """Every ratio above 1 is in the text under the tables, by list and optimizer; what is faster is not."""
+    rows = [
+        {"list": "small", "optimizer": "padam loop", "vs same mode": 1.25, "vs fastest": 3.0},
+        {"list": "small", "optimizer": "padam fused", "vs same mode": 0.5, "vs fastest": 0.5},
+        {"list": "small", "optimizer": "torch Adam", "vs same mode": None, "vs fastest": None},
+    ]
+    text = steptime.slower(rows)
+    assert "in the same mode: small padam loop 1.25." in text
+    assert "in its fastest mode: small padam loop 3." in text
+    assert "fused" not in text
+    assert "in the same mode: none." in steptime.slower(rows[1:])

@@ -4,8 +4,7 @@ from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
-from operator import contains, itemgetter
+from itertools import chain
 from typing import Any
 
 import torch
@@ -126,11 +125,13 @@ class Launch:
         self._locate = LANGUAGES[unit.columns["param"][positions[0]].device.type].locate
         self._positions = positions
         self._names = list(kernel.program.elements)
-        self._counts = list(kernel.program.scalars)
+        self._scalars = [name for name in kernel.program.scalars if name != AGE]
+        self._ages = AGE in kernel.program.scalars
         params = pick(unit.columns["param"], positions)
         sizes = [param.numel() * (2 if param.is_complex() else 1) for param in params]
         self._table = kernel.table(sizes, params[0].device, captured)
         self._copied = self._misplaced(unit)
+        self._stands_in = unit.columns["param"] is not unit.params
 
     def ready(self, unit: Unit) -> Task:
         """Read the addresses of this step."""
@@ -138,13 +139,16 @@ class Launch:
         columns = [
             unit.columns[name] if everything else pick(unit.columns[name], self._positions) for name in self._names
         ]
-        states = unit.states if everything else pick(unit.states, self._positions)
-        for name in self._counts:
-            if name == AGE and any(map(contains, states, repeat(AGE))):
-                columns.append([state[AGE] if AGE in state else state[STEP] for state in states])
-            else:
-                columns.append([*map(itemgetter(STEP if name == AGE else name), states)])
-        addresses = self._locate(sum(columns[1:], columns[0]))
+        if everything and unit.places is not None:
+            params, grads, kept = unit.places
+            addresses = params + grads + kept[: (len(self._names) + len(self._scalars) - 2) * len(unit)]
+        else:
+            states = pick(unit.states, self._positions)
+            scalars = [[state[name] for state in states] for name in self._scalars]
+            addresses = self._locate([*chain(*columns, *scalars)])
+        if self._ages:
+            states = pick(unit.states, self._positions)
+            addresses += self._locate([state[AGE] if AGE in state else state[STEP] for state in states])
         return partial(self._run, unit, columns, addresses)
 
     def _run(self, unit: Unit, columns: list[list[Tensor]], addresses: "array[int]") -> None:
@@ -157,7 +161,9 @@ class Launch:
             copy = torch.empty_strided(original.shape, strides, dtype=original.dtype, device=original.device)
             addresses[row * count + i] = copy.copy_(original).data_ptr()
             landings.append((original, copy) if self._names[row] != "grad" else (copy, copy))
-        torch.autograd.graph.increment_version(columns[0])
+        torch.autograd.graph.increment_version(
+            [*columns[0], *pick(unit.params, self._positions)] if self._stands_in else columns[0]
+        )
         numbers = values(self._kernel.numbers, unit.group, unit.grad_scale)
         self._kernel(self._table, addresses, numbers, unit.found_inf)
         for original, copy in landings:

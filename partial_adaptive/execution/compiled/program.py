@@ -115,7 +115,7 @@ def trace(rule: Rule, group: Mapping[str, Any], table: Mapping[str, Hyperparamet
     """
     elements = {name: _input("element", name) for name in ("param", "grad", *rule.slots)}
     counters = (STEP,) if isinstance(rule.second_moment, Null) else (STEP, AGE)
-    scalars = {name: _input("scalar", name) for name in (*counters, *rule.momentum.scalars)}
+    scalars = {name: _input("scalar", name) for name in (STEP, *rule.momentum.scalars, *counters[1:])}
     for name in counters:
         scalars[name].add_(1)
     step, age = scalars[counters[0]].item(), scalars[counters[-1]].item()

@@ -69,12 +69,14 @@ class Mail:
         dtype: of the copy.
         device: that gets the copy.
         captured: keeps what is sent during a capture.
+        spare: how many lists are laid up; so many captures may follow each other without a step in between.
     """
 
-    SPARE = 4  # lists laid up: that many captures may follow each other without a step in between
-
-    def __init__(self, count: int, dtype: torch.dtype, device: torch.device, captured: list[Any]) -> None:
+    def __init__(
+        self, count: int, dtype: torch.dtype, device: torch.device, captured: list[Any], *, spare: int = 4
+    ) -> None:
         self._device, self._dtype, self._count = device, dtype, count
+        self._spares = spare if device.type == "cuda" else 0
         self._captured = captured
         self._spare: list[Tensor] = []
         self._values: Sequence[float] | None = None
@@ -87,9 +89,9 @@ class Mail:
             copy = self._post(host, values)
             self._captured += [host, copy]
             return copy
+        while len(self._spare) < self._spares:
+            self._spare.append(self._host())
         if self._copy is None or values != self._values:
-            while self._device.type == "cuda" and len(self._spare) < self.SPARE:
-                self._spare.append(self._host())
             self._copy, self._values = self._post(self._host(), values), list(values)
         return self._copy
 
@@ -105,7 +107,7 @@ class Mail:
             if not is_capturing(self._device):
                 raise
             raise RuntimeError(
-                f"fused=True: no page-locked memory can be had while a CUDA graph is captured, and what {self.SPARE} "
+                f"fused=True: no page-locked memory can be had while a CUDA graph is captured, and what {self._spares} "
                 "captures need has been used; take a step of these parameters outside of a capture first"
             ) from error
 
@@ -137,7 +139,7 @@ class Table:
         self.blocks = len(blocks)
         capturing = is_capturing(device)
         self.owners, self.starts, self.sizes = (
-            Mail(len(values), torch.int64, device, captured).send(values, capturing=capturing)
+            Mail(len(values), torch.int64, device, captured, spare=0).send(values, capturing=capturing)
             for values in ([t for t, _ in blocks], [start for _, start in blocks], list(sizes))
         )
         self.coefficients = self.room(coefficients)
