@@ -28,6 +28,8 @@ from partial_adaptive.rules.rule import Recipe
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
 
+Placements = Mapping[str, list[Any]]
+
 
 @dataclass(frozen=True)
 class Step:
@@ -99,7 +101,7 @@ class Plan:
 
     key: Hashable
     looks: Snapshot | None
-    local_looks: tuple[Snapshot, list[Any]] | None
+    local_looks: tuple[Snapshot, Placements] | None
     slots: Sequence[str]
     lazy: frozenset[int]
     sharing: Sharing | None
@@ -208,9 +210,10 @@ class Planner:
         columns = gathered.columns
         if plan.local_looks is not None:
             looks, placements = plan.local_looks
-            columns = _local(columns)
-            tensors = [*chain.from_iterable(columns.values())]
-            if _placements(gathered.columns) != placements or not looks.holds(tensors):
+            if _placements(columns) != placements:
+                return None, None
+            columns = _local(columns, placements)
+            if not looks.holds([*chain.from_iterable(columns.values())]):
                 return None, None
         return plan, self._unit(gathered, columns, plan.lazy, plan.sharing, plan.locate)
 
@@ -293,7 +296,7 @@ class Planner:
         wrapped = any(map(is_wrapper, chain.from_iterable(gathered.columns.values())))
         if wrapped:
             self._check_placements(gathered)
-        columns = gathered.columns if raw or not wrapped else _local(gathered.columns)
+        columns = gathered.columns if raw or not wrapped else _local(gathered.columns, _placements(gathered.columns))
         lazy = frozenset(i for i, grad in enumerate(columns["grad"]) if grad.layout is torch.strided and is_lazy(grad))
         addressable = backend is not self._differentiable and not any(
             map(is_wrapper, (*columns["param"], *columns["grad"]))
@@ -401,17 +404,22 @@ def _with_grad(run: Task) -> None:
         run()
 
 
-def _local(columns: Mapping[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+def _local(columns: Mapping[str, list[Tensor]], placements: Placements) -> dict[str, list[Tensor]]:
     """The local parts of distributed tensors; gradients are placed as their parameters first."""
-    grads = []
-    for param, grad in zip(columns["param"], columns["grad"], strict=True):
-        placed: Any = grad
-        placements = getattr(param, "placements", None)
-        if placements is not None and getattr(grad, "placements", placements) != placements:
-            placed = placed.redistribute(param.device_mesh, placements)  # type: ignore[attr-defined]
-        grads.append(placed)
-    return {name: list(map(local, grads if name == "grad" else column)) for name, column in columns.items()}
+    parts = {name: [*map(local, column)] for name, column in columns.items() if name != "grad"}
+    grads: list[Any] = columns["grad"]
+    if placements["param"] != placements["grad"]:
+        grads = [*map(_placed_as, columns["param"], grads)]
+    return {**parts, "grad": [*map(local, grads)]}
 
 
-def _placements(columns: Mapping[str, list[Tensor]]) -> list[Any]:
-    return [getattr(tensor, "placements", None) for column in columns.values() for tensor in column]
+def _placed_as(param: Any, grad: Any) -> Any:
+    placements = getattr(param, "placements", None)
+    if placements is None or getattr(grad, "placements", placements) == placements:
+        return grad
+    return grad.redistribute(param.device_mesh, placements)
+
+
+def _placements(columns: Mapping[str, list[Tensor]]) -> Placements:
+    """How distributed tensors are placed; None for any other."""
+    return {name: [getattr(tensor, "placements", None) for tensor in column] for name, column in columns.items()}

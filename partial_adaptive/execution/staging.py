@@ -1,6 +1,7 @@
 """Staging: every kind of parameter as real, dense tensors of one dtype, which is all that the arithmetic knows."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -58,11 +59,16 @@ def settled(tensor: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """The part of a distributed tensor that is here, with its values arrived; any other tensor is itself."""
-    whole: Any = tensor
-    for method in ("trigger_wait", "to_local", "trigger_wait"):  # of a pending collective, of a DTensor, of its shard
-        if hasattr(whole, method):
-            whole = getattr(whole, method)()
-    return cast(Tensor, whole)
+    part: Any = tensor
+    while method := _unwrapping(part.__class__):
+        part = getattr(part, method)()
+    return cast(Tensor, part)
+
+
+@cache
+def _unwrapping(kind: type) -> str | None:
+    """The method by which a pending collective, or a DTensor, gives what it stands for."""
+    return next((method for method in ("trigger_wait", "to_local") if hasattr(kind, method)), None)
 
 
 def is_wrapper(tensor: Any) -> bool:
