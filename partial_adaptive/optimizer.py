@@ -13,7 +13,7 @@ from partial_adaptive.rules.hyperparameters import complete, table_for, validate
 from partial_adaptive.rules.numerators import Gradient, Momentum
 from partial_adaptive.rules.rule import Recipe, Rule
 from partial_adaptive.rules.second_moments import SecondMoment
-from partial_adaptive.rules.stage import Selectable, Transform
+from partial_adaptive.rules.stage import Selectable, Stage, Switch, Transform
 
 __all__ = ["PartialAdaptiveOptimizer"]
 
@@ -75,6 +75,9 @@ class PartialAdaptiveOptimizer(Optimizer):
         after: Sequence[Selectable[Transform]] = (),
     ) -> None:
         momentum = momentum if momentum is not None else Gradient()
+        for argument, stages in (("before", before), ("after", after)):
+            if isinstance(stages, Stage | Switch):
+                raise TypeError(f"{argument} must be a tuple of stages, got one {type(stages).__name__}: write (…,)")
         self.recipe = Recipe(tuple(before), momentum, estimator, tuple(after))
         self._start_planning()
         filled = complete(defaults, self._table, type(self).__name__)
@@ -164,6 +167,8 @@ class PartialAdaptiveOptimizer(Optimizer):
             >>> padam.state[weight]["step"], padam.param_groups[0]["lr"]
             (tensor(1.), 0.1)
         """
+        if not isinstance(source, Optimizer):
+            raise TypeError(f"source must be an optimizer, got a {type(source).__name__}")
         found = loading.taken(source.state, self.param_groups, self._whole_rule, type(self).__name__)
         if not found:
             raise ValueError(

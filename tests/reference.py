@@ -257,7 +257,8 @@ class Transcription:
     def bias(self, decay: float, count: int) -> Ball:
         """1 − βᵗ, exact to the last places of 1 in float64, and in the library's dtype where it counts in that."""
         value = np.float64(-np.expm1(count * np.log(decay))) if decay > 0 else np.float64(1)
-        return Ball(value, SLACK * (FLOAT64.unit + self.form.unit * value), self.form)
+        radius = SLACK * (FLOAT64.unit + self.form.unit * value)
+        return Ball(np.asarray(value), np.asarray(radius), self.form)
 
     def adam_step(self, n: Ball, v: Ball | None, h: Hyper, *, corrected: bool = False) -> Ball:
         """α·n/s^(2p) with s = √v + ε and the chosen bias correction; v is None where p = 0.
@@ -278,13 +279,14 @@ class Transcription:
             return factor * n
         if rule == "consistent":
             v = v / self.bias(beta2, self.age)
-        return factor * (n / (v.sqrt() + h["eps"]).power(2 * h["partial"]))
+        scale: Ball = v.sqrt() + h["eps"]
+        return factor * (n / scale.power(2 * h["partial"]))
 
 
 class Adam(Transcription):
     """Adam: m and v, an average of g²."""
 
-    second = ("exp_avg_sq",)
+    second: tuple[str, ...] = ("exp_avg_sq",)
 
     def move(self, g: Ball, h: Hyper) -> Ball:
         m = self.average("exp_avg", g, h["betas"][0], h)
@@ -381,7 +383,7 @@ class RMSprop(Transcription):
         if h["momentum"] != 0:
             direction = (self.entry("momentum_buffer", h) * h["momentum"] + direction).stored()
             self.state["momentum_buffer"] = direction
-        return direction * h["lr"]
+        return direction * Ball.exact(h["lr"], self.form)
 
 
 class Adagrad(Transcription):
@@ -393,14 +395,14 @@ class Adagrad(Transcription):
         return float(h["initial_accumulator_value"])
 
     def move(self, g: Ball, h: Hyper) -> Ball:
-        factor = Ball.exact(h["lr"], self.form) / (1 + (self.t - 1) * h["lr_decay"])
+        factor: Ball = Ball.exact(h["lr"], self.form) / (1 + (self.t - 1) * h["lr_decay"])
         if h["mean"]:
             factor = factor / Ball.exact(self.t, self.form).sqrt()
         if h["partial"] == 0:
             return factor * g
         total = (self.entry("sum", h) + g * g).stored()
         self.state["sum"] = total
-        scale = (total / self.age if h["mean"] else total).sqrt() + h["eps"]
+        scale: Ball = (total / self.age if h["mean"] else total).sqrt() + h["eps"]
         return factor * (g / scale.power(2 * h["partial"]))
 
 
@@ -416,7 +418,7 @@ class Adadelta(Transcription):
             d = self.entry("acc_delta", h)
             direction = g / ((v + h["eps"]) / (d + h["eps"])).sqrt().power(2 * h["partial"])
             self.average_square("acc_delta", direction, h["rho"], h)
-        return direction * h["lr"]
+        return direction * Ball.exact(h["lr"], self.form)
 
 
 TRANSCRIPTIONS: Mapping[str, Callable[[Array, Format], Transcription]] = {

@@ -339,3 +339,18 @@ def test_triton_compiled() -> None:
     """Triton programs compile for a GPU, with 128-bit loads and stores; no GPU is needed for that."""
     pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
     run_script("triton_compiled.py")
+
+
+@pytest.mark.parametrize("partial", [0.5, 0.49, 0.3])
+def test_subnormal_scales(partial: float) -> None:
+    """n/s^(2p) of a subnormal s is what the loop has, not NaN: s^(−2p) alone would be infinite, and n may be 0."""
+    results = []
+    for mode in ({"foreach": False}, {"fused": True}):
+        param = Parameter(torch.zeros(4))
+        optimizer = create("partial_adamax", [param], lr=0.1, eps=0.0, partial=torch.tensor(partial), **mode)
+        for grad in ([1e-45, 1e-40, 1e38, 1.0], [0.0, 1e-40, 1e38, 1.0], [1e-45, 0.0, 1e38, 1.0]):
+            param.grad = torch.tensor(grad)
+            optimizer.step()
+        results.append(param.detach())
+    assert results[1].isfinite().all()
+    torch.testing.assert_close(results[1], results[0], rtol=2e-5, atol=1e-40)

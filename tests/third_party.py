@@ -1,6 +1,6 @@
 """Stages as a user would write them: each kind of declaration is in one of them, and all go through the whole suite."""
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ class Augmented(Estimator):
 
     def scale(self, grad: Tensor, hyper: Hyper, sum: Tensor) -> Tensor:
         sum += grad * grad
-        return sum**0.5 + hyper.eps
+        scale: Tensor = sum**0.5 + hyper.eps
+        return scale
 
 
 class Choosing(Estimator):
@@ -72,7 +73,7 @@ class AdamMini(Estimator):
         return exp_avg_sq.sqrt().div_(hyper.correction2_sqrt).add_(hyper.eps)
 
 
-def _without(last: int) -> Any:
+def _without(last: int) -> Callable[[torch.Size], Sequence[int]]:
     return lambda shape: (
         tuple(1 if i - len(shape) == last else n for i, n in enumerate(shape)) if len(shape) > 1 else shape
     )
@@ -100,7 +101,8 @@ class Cautious(Transform):
     """x where it agrees with the gradient, 0 elsewhere. Liang et al., 2024."""
 
     def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors) -> Tensor:
-        return hyper.when(x * tensors.grad > 0, x, x * 0.0)
+        agreeing: Tensor = hyper.when(x * tensors.grad > 0, x, x * 0.0)
+        return agreeing
 
 
 class Normalised(Transform):
@@ -111,7 +113,7 @@ class Normalised(Transform):
     breaks = ("linear",)
 
     def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors) -> Tensor:
-        return x / (x.square().sum().sqrt() + hyper.eps)
+        return x / x.square().sum().sqrt().add(hyper.eps)
 
 
 class TrustRatio(Transform):
@@ -121,7 +123,8 @@ class TrustRatio(Transform):
 
     def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors) -> Tensor:
         norms = tensors.param.square().sum().sqrt(), x.square().sum().sqrt()
-        return x * hyper.when(norms[0] * norms[1] > 0, norms[0] / norms[1].clamp(min=1e-30), 1.0)
+        ratio: Tensor = hyper.when(norms[0] * norms[1] > 0, norms[0] / norms[1].clamp(min=1e-30), 1.0)
+        return x * ratio
 
 
 class Bfloat16:
@@ -131,7 +134,7 @@ class Bfloat16:
         high = value.to(torch.bfloat16)
         return {"": high, "_rest": (value - high.to(value.dtype)).to(torch.bfloat16)}
 
-    def decode(self, parts: dict[str, Tensor], shape: torch.Size) -> Tensor:
+    def decode(self, parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         return parts[""].to(torch.float32) + parts["_rest"].to(torch.float32)
 
 

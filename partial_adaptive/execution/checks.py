@@ -100,8 +100,3 @@ class Checks:
                 f"{self._owner} does not support sparse gradients with {obstacle}, which changes coordinates that have "
                 "none; use dense gradients (sparse=False), or PartialAdagrad without weight decay"
             )
-
-
-def _kind(param: Tensor) -> str:
-    """The class of a parameter, or where it is a plain one in a Parameter of a wrapper the wrapper's."""
-    return type(param).__name__ if type(param) is not torch.nn.Parameter else type(param.data).__name__

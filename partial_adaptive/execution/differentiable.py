@@ -17,8 +17,15 @@ class Differentiable:
     locate = staticmethod(addresses_of)
 
     def refuses(self, rule: Rule, param: Tensor) -> str | None:
-        """What is stored in a code, which has no derivative."""
-        return "takes no coded slots" if any(slot.codec for slot in rule.slots.values()) else None
+        """What is stored in a code, which has no derivative, and a leaf, which nothing is done to."""
+        if any(slot.codec for slot in rule.slots.values()):
+            return "takes no coded slots"
+        if param.requires_grad and param.is_leaf:
+            return (
+                f"updates the result of an operation, such as param.clone(), got a leaf of shape {tuple(param.shape)} "
+                "that requires grad"
+            )
+        return None
 
     def prepare(self, unit: Unit) -> "Differentiable":
         """Nothing is remembered."""

@@ -30,6 +30,7 @@ class Functional(Lifted):
         """A copy of the tensor: the original may be overwritten before autograd has used it."""
         return cls(tensor.clone())
 
+    version = property(lambda self: id(self.value), doc="Another one after each change in place.")
     shape = property(lambda self: self.value.shape, doc="The tensor's shape.")
     ndim = property(lambda self: self.value.ndim, doc="Its number of dimensions.")
     dtype = property(lambda self: self.value.dtype, doc="Its dtype.")
@@ -39,6 +40,15 @@ class Functional(Lifted):
 
     def __getitem__(self, index: Any) -> Self:
         return type(self)(self.value[_value(index)])
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
 
     def __len__(self) -> int:
         return len(self.value)

@@ -20,6 +20,7 @@ class Lifted(ABC):
 
     __slots__ = ()
     __hash__ = object.__hash__
+    version: Any = 0  # as a tensor's: another one after each change in place
     elementwise = True  # whether it may stand for several tensors or a part of one, so that only elements can be seen
 
     @abstractmethod
@@ -38,14 +39,15 @@ class Lifted(ABC):
         if name.startswith("__"):
             raise AttributeError(name)
         if self.elementwise and (name.removesuffix("_") not in ELEMENTWISE or name in IN_PLACE):
-            self._refuse(f"Tensor.{name}", "declare needs = TENSOR in the stage that does")
+            raise TypeError(
+                f"a rule that declares needs = ELEMENT uses Tensor.{name}, which is not one of the methods that look "
+                "at one element only and that every mode has; build it from these, or declare needs = TENSOR in the "
+                f"stage that does: {', '.join(sorted(ELEMENTWISE))}"
+            )
         return partial(self._call, name)
 
     def _refuse(self, what: str, instead: str) -> NoReturn:
-        raise TypeError(
-            f"a rule that declares needs = ELEMENT uses {what}, which looks at more than an element; {instead}. "
-            f"It may use the operators and {', '.join(sorted(ELEMENTWISE))}"
-        )
+        raise TypeError(f"a rule that declares needs = ELEMENT uses {what}, which it does not have; {instead}")
 
     def __bool__(self) -> bool:
         self._refuse("the truth value of a tensor or number", "compare and choose by hyper.when(condition, a, b)")

@@ -24,7 +24,7 @@ from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, local, settled
 from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
-from partial_adaptive.rules.rule import Recipe
+from partial_adaptive.rules.rule import Recipe, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
 
@@ -328,7 +328,7 @@ class Planner:
             for param in params:
                 reason = backend.refuses(rule, param)
                 if reason:
-                    raise RuntimeError(f"{owner}: {option} {reason}; use foreach=True")
+                    raise RuntimeError(f"{owner}: {option} {reason}{'; use foreach=True' if group['fused'] else ''}")
             return backend
         foreach = group["foreach"]
         if foreach is None:
@@ -363,9 +363,10 @@ class Planner:
             key = (unit.rule, options, param.shape, param.dtype)
             if key not in self._tried:
                 copy = _copy(unit, i)
-                task = self._loop.prepare(copy).ready(copy)
-                task()
-                if not torch.equal(copy.columns["grad"][0], unit.columns["grad"][i]):
+                grad = copy.columns["grad"][0]
+                before = version_of(grad)
+                self._loop.prepare(copy).ready(copy)()
+                if version_of(grad) != before:
                     names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
                     raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
                 self._tried.add(key)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, Hyper, Hyperparameter, nearest
 from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.second_moments import Estimator, Null, Quotient, SecondMoment
 from partial_adaptive.rules.stage import RESERVED, Needs, Selectable, Slot, Stage, Tensors, Transform
@@ -73,7 +73,7 @@ class Rule:
                 direction = direction.div(hyper.correction1)
             tensors = Tensors(param, grad, numerator)
             for stage in self.after:
-                direction = _returned(stage, stage.apply(direction, hyper, tensors, *self._of(stage, state)))
+                direction = self._applied(stage, direction, hyper, tensors, state)
         if hyper.decays and hyper.decoupled_weight_decay:
             param.mul_(1 - hyper.lr * hyper.weight_decay)
         self._subtract(param, direction, hyper.step_size)
@@ -92,9 +92,20 @@ class Rule:
         if hyper.decays and not hyper.decoupled_weight_decay:
             grad = grad.add(param, alpha=hyper.weight_decay)
         for stage in self.before:
-            grad = _returned(stage, stage.apply(grad, hyper, Tensors(param, grad, grad), *self._of(stage, state)))
+            grad = self._applied(stage, grad, hyper, Tensors(param, grad, grad), state)
         numerator = self.momentum.numerator(grad, hyper, *self._of(self.momentum, state))
         return grad, _returned(self.momentum, numerator)
+
+    def _applied(self, stage: Transform, x: Any, hyper: Hyper, tensors: Tensors, state: Mapping[str, Any]) -> Any:
+        """What a stage of one's own makes of x, which may be somebody else's state."""
+        seen = (x, *tensors)
+        before = [*map(version_of, seen)]
+        result = _returned(stage, stage.apply(x, hyper, tensors, *self._of(stage, state)))
+        if [*map(version_of, seen)] != before:
+            raise TypeError(
+                f"{type(stage).__name__}.apply changes in place what it is given; it must return a new tensor"
+            )
+        return result
 
     @staticmethod
     def _subtract(param: Tensor, direction: Any, step_size: Any) -> None:
@@ -111,6 +122,13 @@ class Rule:
 
     def _of(self, stage: Stage, state: Mapping[str, Any]) -> tuple[Any, ...]:
         return self._getters[stage](state)
+
+
+def version_of(tensor: Any) -> Any:
+    """A value that changes when a tensor is changed in place."""
+    if not isinstance(tensor, Tensor):
+        return tensor.version
+    return None if tensor.is_inference() else tensor._version
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -157,6 +175,12 @@ class Recipe:
             for name, entry in stage.own.items():
                 if own.setdefault(name, entry) is not entry:
                     raise TypeError(f"{type(stage).__name__}.own has {name!r}, which another stage declares otherwise")
+        for option in (getattr(chosen, "option", None) for chosen in self.parts):
+            if option is not None and option not in (*HYPERPARAMETERS, *own):
+                raise TypeError(
+                    f"a Switch chooses by {option!r}, which is no hyperparameter of this optimizer"
+                    f"{nearest(option, (*HYPERPARAMETERS, *own))}"
+                )
         for stage in self.stages:
             for name, slot in stage.slots.items():
                 if isinstance(slot.first, str) and slot.first not in (*self.hyperparameters, *own):
@@ -245,7 +269,8 @@ def _check_kind(argument: str, kind: type, part: Any) -> None:
             )
         optional = stage is None and argument in ("before", "after") and part is not None
         if not isinstance(stage, kind) and not optional:
-            raise TypeError(f"{argument} must be a {kind.__name__} or a Switch between two, got {stage!r}")
+            given = "None" if stage is None else f"a {type(stage).__name__}"
+            raise TypeError(f"{argument} must be a {kind.__name__} or a Switch between two, got {given}")
 
 
 def _check_names(rule: Rule) -> None:

@@ -72,9 +72,11 @@ class Estimator(SecondMoment):
 
     def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *slots: Any) -> Tensor | Quotient:
         """n/s^(2p)."""
-        scale = self.scale(grad, hyper, *slots)
-        if scale is None:
-            raise TypeError(f"{type(self).__name__}.scale must return the scale s, a new tensor, got None")
+        scale: Any = self.scale(grad, hyper, *slots)
+        if scale is None or isinstance(scale, int | float):
+            raise TypeError(
+                f"{type(self).__name__}.scale must return the scale s, a new tensor, got {scale}; is a return missing?"
+            )
         if scale is grad or any(map(is_, slots, repeat(scale))):
             raise TypeError(
                 f"{type(self).__name__}.scale must return a new tensor, got its own state; return a clone() of it"

@@ -116,13 +116,18 @@ class Stage:
         name = type(self).__name__
         for attribute in ("hyperparameters", "reads", "breaks"):
             value = getattr(self, attribute)
-            if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+            if (
+                not isinstance(value, Sequence)
+                or isinstance(value, str)
+                or not all(isinstance(item, str) for item in value)
+            ):
                 raise TypeError(f"{name}.{attribute} must be a tuple of names, got {value!r}; did you forget a comma?")
         if not isinstance(self.slots, Mapping) or not all(isinstance(slot, Slot) for slot in self.slots.values()):
             raise TypeError(f"{name}.slots must be a dict of names and `Slot`s, got {self.slots!r}")
         if not isinstance(self.needs, Needs):
             raise TypeError(f"{name}.needs must be ELEMENT or TENSOR, got {self.needs!r}")
-        if not all(isinstance(entry, Hyperparameter) for entry in self.own.values()):
+        own = isinstance(self.own, Mapping)
+        if not own or not all(isinstance(entry, Hyperparameter) for entry in self.own.values()):
             raise TypeError(f"{name}.own must be a dict of names and `Hyperparameter`s, got {self.own!r}")
         for law in self.breaks:
             if law not in LAWS:
@@ -131,12 +136,13 @@ class Stage:
             if hasattr(self, old):
                 raise TypeError(f"{name} has {old!r}, which is now {new}")
         known = {*HYPERPARAMETERS, *self.own}
-        for hyperparameter in (*self.hyperparameters, *filter(None, [self.decay and self.decay.rstrip("12")])):
-            if hyperparameter not in known and f"{hyperparameter}s" not in known:
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter not in known:
                 raise TypeError(
                     f"{name} reads the hyperparameter {hyperparameter!r}, which the library does not have"
                     f"{nearest(hyperparameter, known)}; declare it in `own`, with default, range and meaning"
                 )
+        self._check_decay(name)
         for entry in sorted(self.own.keys() & NUMBERS):
             raise TypeError(f"{name}.own has {entry!r}, by which `hyper` knows something else; choose another name")
         for entry in sorted(self.own.keys() & HYPERPARAMETERS.keys()):
@@ -152,6 +158,20 @@ class Stage:
                     raise TypeError(
                         f"{name}.slots[{slot!r}] has a shape of its own, so {name} must declare needs = TENSOR"
                     )
+
+    def _check_decay(self, name: str) -> None:
+        if self.decay is None:
+            return
+        rates = [entry for entry in (*self.hyperparameters, *self.own) if entry not in ("betas", "bias_correction")]
+        rates += ["beta1", "beta2"] if "betas" in self.hyperparameters else []
+        if self.decay not in rates:
+            known = ", ".join(rates) or "none, so far"
+            raise TypeError(f"{name}.decay must name a number that it reads ({known}), got {self.decay!r}")
+        if "bias_correction" not in self.hyperparameters:
+            raise TypeError(
+                f"{name} declares decay = {self.decay!r} but does not name 'bias_correction' in `hyperparameters`, "
+                "so that nothing would be corrected"
+            )
 
 
 S = TypeVar("S", bound=Stage)

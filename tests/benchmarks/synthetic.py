@@ -1,6 +1,7 @@
 """Small data sets that tests make for themselves, in the place and format of the real ones."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -9,7 +10,7 @@ from PIL import Image
 def cifar10(folder: Path, train: int = 96, test: int = 24) -> Path:
     """A `cifar10.npz` of noise whose brightness tells the class; returns the data directory."""
     rng = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, count in (("train", train), ("test", test)):
         labels = np.arange(count, dtype=np.uint8) % 10
         noise = rng.integers(0, 60, (count, 32, 32, 3))

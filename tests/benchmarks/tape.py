@@ -21,7 +21,7 @@ class Tape(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.calls: list[tuple[Any, Any, Any, Any]] = []
         self.computed: set[int] = set()
 

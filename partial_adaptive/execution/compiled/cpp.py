@@ -66,7 +66,7 @@ _OPERATIONS = {
     "copy": "{}",
     "pow": "rule::pow({}, {})",
     "power": "rule::power({}, {})",
-    "power_negated": "rule::power_negated({}, {})",
+    "over_power": "rule::over_power({}, {}, {})",
     "max": "rule::max({}, {})",
     "min": "rule::min({}, {})",
 }

@@ -76,6 +76,11 @@ class Symbol(Lifted):
     def __init__(self, node: Node) -> None:
         self.node = node
 
+    @property
+    def version(self) -> Any:
+        """Another one after each change in place."""
+        return self.node
+
     def item(self) -> Any:
         """A symbol for the present value."""
         return Symbol(self.node)
@@ -132,7 +137,8 @@ def trace(rule: Rule, group: Mapping[str, Any], table: Mapping[str, Hyperparamet
     try:
         rule.update(elements["param"], grad, hyper, state)  # type: ignore[arg-type]  # a symbol stands in for a tensor
     except TypeError as error:
-        raise TypeError(f"{names}: {error}") from error
+        named = any(type(stage).__name__ in str(error) for stage in rule.stages)
+        raise error if named else TypeError(f"{names}: {error}") from error
     program = Program({k: v.node for k, v in elements.items()}, {k: v.node for k, v in scalars.items()})
     if program.elements["grad"].op != "element":
         raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")

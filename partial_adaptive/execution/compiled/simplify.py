@@ -7,10 +7,10 @@ from partial_adaptive.execution.compiled.program import Node, Program
 
 
 def simplified(program: Program) -> Program:
-    """x/c becomes x·(1/c), with 1/c one number per parameter, and x/s^(2p) becomes x·s^(−2p).
+    """x/c becomes x·(1/c), with 1/c one number per parameter, and x/s^(2p) becomes x·s^(−p)·s^(−p).
 
     A power of the scale, whose base is not negative and whose exponent is in [0, 1], gets an operation of its own:
-    `power`, or `power_negated` where it divides.
+    `power`, or `over_power` where it divides.
     """
     uses = Counter(child for node in program.nodes for child in node.inputs)
     uses.update(program.elements.values())
@@ -35,15 +35,13 @@ def _simplified(node: Node, args: list[Any], uses: Counter[Node]) -> Node:
             args[1] = Node("div", (1.0, divisor), elementwise=False)
             return Node("mul", tuple(args), elementwise=True)
         if divisor.op == "power" and uses[node.args[1]] == 1:
-            args[1] = Node("power_negated", divisor.args, elementwise=True)
-            return Node("mul", tuple(args), elementwise=True)
+            return Node("over_power", (args[0], *divisor.args), elementwise=True)
     if node.op == "mul":
-        # n·s⁻ᵉ·c as (n·c)·s⁻ᵉ: the last multiplication becomes one operation with the subtraction from the parameter.
-        product, factor = args
-        of_parameter = isinstance(factor, Node) and not factor.elementwise
-        if of_parameter and _is(product, "mul") and _is(product.args[1], "power_negated"):
-            inner = Node("mul", (product.args[0], factor), elementwise=True)
-            return Node("mul", (inner, product.args[1]), elementwise=True)
+        # (n/sᵉ)·c as (n·c)/sᵉ: the last multiplication becomes one operation with the subtraction from the parameter.
+        quotient, factor = args
+        if _is(quotient, "over_power") and isinstance(factor, Node) and not factor.elementwise:
+            scaled = Node("mul", (quotient.args[0], factor), elementwise=True)
+            return Node("over_power", (scaled, *quotient.args[1:]), elementwise=True)
     return Node(node.op, tuple(args), elementwise=True)
 
 

@@ -51,7 +51,8 @@ _OPERATIONS = {
     "expm1": "tl.where(tl.abs({0}) < 1e-2, {0} * (1 + {0} / 2 * (1 + {0} / 3 * (1 + {0} / 4))), tl.exp({0}) - 1)",
     "pow": "tl.where({1} == 0, 1.0, tl.exp2({1} * tl.log2({0})))",
     "power": "tl.where({1} == 0, 1.0, tl.exp2({1} * tl.log2({0})))",
-    "power_negated": "tl.where({1} == 0, 1.0, tl.exp2(-{1} * tl.log2({0})))",
+    "over_power": "{0} * tl.where({2} == 0, 1.0, tl.exp2(-0.5 * {2} * tl.log2({1})))"
+    " * tl.where({2} == 0, 1.0, tl.exp2(-0.5 * {2} * tl.log2({1})))",
     "max": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
     "min": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
 }
