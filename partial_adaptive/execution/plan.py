@@ -21,7 +21,7 @@ from partial_adaptive.execution.eager import Foreach, Loop
 from partial_adaptive.execution.settings import Group, Reader, Settings
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
-from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, local, settled
+from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, locals_of, settled
 from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
 from partial_adaptive.rules.rule import Recipe, version_of
@@ -163,7 +163,7 @@ class Planner:
                 run = plan.prepared.ready(unit)
                 assert run is not None, "what has just been prepared is ready"
             if capturing:
-                self._captured.append(unit)  # and the plan is not kept: what it has sent to the device is not there yet
+                self._captured += [plan, unit]  # but the plan is not used again: what it has sent is not there yet
             else:
                 plans[index] = plan
             commits += self._resting(step, unit)
@@ -407,11 +407,11 @@ def _with_grad(run: Task) -> None:
 
 def _local(columns: Mapping[str, list[Tensor]], placements: Placements) -> dict[str, list[Tensor]]:
     """The local parts of distributed tensors; gradients are placed as their parameters first."""
-    parts = {name: [*map(local, column)] for name, column in columns.items() if name != "grad"}
+    parts = {name: locals_of(column) for name, column in columns.items() if name != "grad"}
     grads: list[Any] = columns["grad"]
     if placements["param"] != placements["grad"]:
         grads = [*map(_placed_as, columns["param"], grads)]
-    return {**parts, "grad": [*map(local, grads)]}
+    return {**parts, "grad": locals_of(grads)}
 
 
 def _placed_as(param: Any, grad: Any) -> Any:
@@ -423,4 +423,10 @@ def _placed_as(param: Any, grad: Any) -> Any:
 
 def _placements(columns: Mapping[str, list[Tensor]]) -> Placements:
     """How distributed tensors are placed; None for any other."""
-    return {name: [getattr(tensor, "placements", None) for tensor in column] for name, column in columns.items()}
+    try:
+        return {name: [*map(_placements_of, column)] for name, column in columns.items()}
+    except AttributeError:
+        return {name: [getattr(tensor, "placements", None) for tensor in column] for name, column in columns.items()}
+
+
+_placements_of = attrgetter("placements")

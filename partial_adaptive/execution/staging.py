@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from operator import methodcaller
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -63,6 +64,15 @@ def local(tensor: Tensor) -> Tensor:
     while method := _unwrapping(part.__class__):
         part = getattr(part, method)()
     return cast(Tensor, part)
+
+
+def locals_of(column: list[Tensor]) -> list[Tensor]:
+    """The local parts of many."""
+    kinds = {*map(type, column)}
+    if len(kinds) != 1:
+        return [*map(local, column)]
+    method = _unwrapping(kinds.pop())
+    return locals_of([*map(methodcaller(method), column)]) if method else column
 
 
 @cache

@@ -131,6 +131,12 @@ class Launch:
         sizes = [param.numel() * (2 if param.is_complex() else 1) for param in params]
         self._table = kernel.table(sizes, params[0].device, captured)
         self._copied = self._misplaced(unit)
+        self._copies = [
+            torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+            for row, i, strides in self._copied
+            for tensor in (unit.columns[self._names[row]][positions[i]],)
+        ]
+        self._landing = [k for k, (row, _, _) in enumerate(self._copied) if self._names[row] != "grad"]
         self._stands_in = unit.columns["param"] is not unit.params
 
     def ready(self, unit: Unit) -> Task:
@@ -152,23 +158,17 @@ class Launch:
         return partial(self._run, unit, columns, addresses)
 
     def _run(self, unit: Unit, columns: list[list[Tensor]], addresses: "array[int]") -> None:
-        landings = []
-        count = len(self._positions)
-        if self._copied:
-            addresses = addresses[:]
-        for row, i, strides in self._copied:
-            original = columns[row][i]
-            copy = torch.empty_strided(original.shape, strides, dtype=original.dtype, device=original.device)
-            addresses[row * count + i] = copy.copy_(original).data_ptr()
-            landings.append((original, copy) if self._names[row] != "grad" else (copy, copy))
-        torch.autograd.graph.increment_version(
-            [*columns[0], *pick(unit.params, self._positions)] if self._stands_in else columns[0]
-        )
+        originals = [columns[row][i] for row, i, _ in self._copied]
+        for (row, i, _), copy in zip(self._copied, self._copies, strict=True):
+            addresses[row * len(self._positions) + i] = copy.data_ptr()
+        if originals:
+            torch._foreach_copy_(self._copies, originals)
+        written = pick(unit.params, self._positions) if self._stands_in else []
+        torch.autograd.graph.increment_version([*columns[0], *written])
         numbers = values(self._kernel.numbers, unit.group, unit.grad_scale)
         self._kernel(self._table, addresses, numbers, unit.found_inf)
-        for original, copy in landings:
-            if original is not copy:
-                original.copy_(copy)
+        if self._landing:
+            torch._foreach_copy_([originals[k] for k in self._landing], [self._copies[k] for k in self._landing])
 
     def _misplaced(self, unit: Unit) -> list[tuple[int, int, tuple[int, ...]]]:
         """Row and position of what is not in its parameter's order in memory, and the strides of that order."""
