@@ -16,6 +16,7 @@ from partial_adaptive import TENSOR, Estimator, Hyper, Padam, PartialAdaptiveOpt
 from partial_adaptive.execution import plan, snapshot
 from partial_adaptive.execution.compiled.launch import PreparedLaunches
 from partial_adaptive.execution.compiled.program import Node, Symbol
+from partial_adaptive.execution.compiled.triton import Mail
 from partial_adaptive.execution.eager import PreparedForeach, PreparedLoop, batches
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.lifted import Lifted
@@ -634,3 +635,21 @@ def test_the_default_device_is_not_the_optimizers(mode: dict[str, Any]) -> None:
                 optimizer.load_state_dict(optimizer.state_dict())
         results.append(values((*params, *(value for state in optimizer.state.values() for value in state.values()))))
     same(results[1], results[0], f"a default device has changed the training ({mode})")
+
+
+def test_mail() -> None:
+    """What is sent during a capture is new, belongs to the graph and is not taken for sent by a later step."""
+    captured: list[Any] = []
+    with torch.device("meta"):
+        mail = Mail(2, torch.int64, torch.device("cpu"), captured)
+        first = mail.send([1, 2**31 + 5], capturing=False)
+    assert first.tolist() == [1, 2**31 + 5]
+    assert mail.send([1, 2**31 + 5], capturing=False) is first
+    graphs = [mail.send([3, 4], capturing=True) for _ in range(3)]
+    assert len({graph.data_ptr() for graph in graphs}) == 3
+    assert all(any(kept is graph for kept in captured) for graph in graphs)
+    after = mail.send([3, 4], capturing=False)
+    assert after.tolist() == [3, 4]
+    assert all(after is not graph for graph in graphs)
+    assert mail.send([5, 6], capturing=False).tolist() == [5, 6]
+    assert all(graph.tolist() == [3, 4] for graph in graphs)
