@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 from collections import UserList
 from collections.abc import Callable
 from typing import Any
@@ -477,80 +476,6 @@ def test_unnamed_parameters_are_numbered(mode: dict[str, Any]) -> None:
     refused(optimizer, "number 2 of its group", "state['exp_avg']")
 
 
-# -- declarations that cannot be meant so
-
-
-class Misspelt(ExpAvgSq):
-    hyperparameters = ("betas", "eps", "bias_corection")
-
-
-class OneString(ExpAvgSq):
-    hyperparameters = "eps"  # type: ignore[assignment]
-
-
-class OneReading(ExpAvgSq):
-    reads = "exp_avg"  # type: ignore[assignment]
-
-
-class ReadsNobodys(ExpAvgSq):
-    reads = ("exp_avg_var",)
-
-
-class Reserved(ExpAvgSq):
-    slots = {"step": pa.Slot()}
-
-
-class TwiceUsed(ExpAvgSq):
-    slots = {"exp_avg": pa.Slot()}
-
-
-class NoSlots(ExpAvgSq):
-    slots = ("exp_avg_sq",)  # type: ignore[assignment]
-
-
-class NeedsText(ExpAvgSq):
-    needs = "tensor"  # type: ignore[assignment]
-
-
-class OwnShape(ExpAvgSq):
-    slots = {"exp_avg_sq": pa.Slot(shape=lambda shape: shape[:1])}
-
-
-class OwnIsTheLibrarys(ExpAvgSq):
-    own = {"eps": pa.number(1e-3, meaning="another ε")}
-
-
-class OwnIsNoDeclaration(ExpAvgSq):
-    own = {"leak": 0.9}  # type: ignore[dict-item]
-
-
-DECLARATIONS: list[tuple[Any, str]] = [
-    (Misspelt(), r"Misspelt reads the hyperparameter 'bias_corection'.*did you mean 'bias_correction'"),
-    (OneString(), r"OneString\.hyperparameters must be a tuple of names, got 'eps'.*comma"),
-    (OneReading(), r"OneReading\.reads must be a tuple of names, got 'exp_avg'.*comma"),
-    (ReadsNobodys(), r"ReadsNobodys reads 'exp_avg_var', which no stage of this optimizer keeps; there are exp_avg"),
-    (Reserved(), r"Reserved\.slots has 'step', a reserved name"),
-    (TwiceUsed(), r"TwiceUsed and ExpAvg both keep state as 'exp_avg'"),
-    (NoSlots(), r"NoSlots\.slots must be a dict"),
-    (NeedsText(), r"NeedsText\.needs must be ELEMENT or TENSOR, got 'tensor'"),
-    (OwnShape(), r"OwnShape\.slots\['exp_avg_sq'\] has a shape of its own.*needs = TENSOR"),
-    (OwnIsTheLibrarys(), r"OwnIsTheLibrarys\.own has 'eps', which is the library's"),
-    (OwnIsNoDeclaration(), r"OwnIsNoDeclaration\.own must be a dict of names and `Hyperparameter`s"),
-    (ExpAvgSq, r"estimator must be a SecondMoment, got the class ExpAvgSq: write ExpAvgSq\(\)"),
-    (ExpAvg(), r"estimator must be a SecondMoment or a Switch between two, got .*ExpAvg"),
-    (None, r"estimator must be a SecondMoment or a Switch between two, got None"),
-    (pa.Switch("amsgrad", ExpAvgSq(), ExpAvgSq), r"the class ExpAvgSq: write ExpAvgSq\(\)"),
-    (pa.Switch("amsgrad", ExpAvgSq(), TwiceUsed()), r"both keep state as 'exp_avg'"),
-]
-
-
-@pytest.mark.parametrize(("estimator", "message"), DECLARATIONS, ids=range(len(DECLARATIONS)))
-def test_declarations(estimator: Any, message: str) -> None:
-    """What is wrong in a declaration is a TypeError where the optimizer is made, which says what to write instead."""
-    with pytest.raises(TypeError, match=message):
-        PartialAdaptiveOptimizer(parameters(), {"lr": 0.1}, estimator=estimator, momentum=ExpAvg())
-
-
 @pytest.mark.parametrize("mode", ALL_MODES, ids=str)
 @pytest.mark.parametrize("argument", ["estimator", "momentum", "before", "after"])
 def test_a_missing_return(argument: str, mode: dict[str, Any]) -> None:
@@ -572,22 +497,3 @@ def test_a_missing_return(argument: str, mode: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"Forgetful.* must return .*got None"):
         optimizer.step()
     assert alike(kept(optimizer), before)
-
-
-@pytest.mark.parametrize("mode", MODES, ids=str)
-@pytest.mark.parametrize("what", ["memory", "gradient", "state['exp_avg']"])
-def test_freed_storage(what: str, mode: dict[str, bool]) -> None:
-    """A tensor whose storage was freed, as sharding does between uses, is named; reading it would end the process."""
-    first, second = (Parameter(torch.ones(size)) for size in (3, 5000))
-    optimizer = Padam([first, second], **mode)
-    first.grad, second.grad = torch.ones(3), torch.ones(5000)
-    optimizer.step()
-    before = first.detach().clone()
-    freed = {"memory": second, "gradient": second.grad, "state['exp_avg']": optimizer.state[second]["exp_avg"]}[what]
-    freed.untyped_storage().resize_(0)
-    with pytest.raises(
-        RuntimeError,
-        match=re.escape(f"number 1 of its group, of shape (5000,), cannot be updated: its {what} was freed"),
-    ):
-        optimizer.step()
-    torch.testing.assert_close(first.detach(), before, rtol=0, atol=0)

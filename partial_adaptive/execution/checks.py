@@ -34,11 +34,19 @@ class Checks:
         """Raise RuntimeError where a parameter or its gradient cannot be updated in any mode."""
         grad = param.grad
         assert grad is not None
+        if param.layout is not torch.strided:
+            raise self.refuse(param, f"must be a strided tensor, got {param.layout}")
+        if param.is_inference() and not torch.is_inference_mode_enabled():
+            raise self.refuse(param, "was made under inference_mode, outside of which it cannot be changed; clone() it")
         if not (param.is_floating_point() or param.is_complex()):
             raise self.refuse(param, f"must be of floating-point or complex numbers, got {param.dtype}")
         if grad.layout not in (torch.strided, torch.sparse_coo):
             raise self.refuse(
                 param, f"has a gradient of layout {grad.layout}; sparse gradients must be torch.sparse_coo"
+            )
+        if not (grad.is_floating_point() or grad.is_complex()):
+            raise self.refuse(
+                param, f"has a gradient of {grad.dtype}, which is not of floating-point or complex numbers"
             )
         if grad.shape != param.shape:
             raise self.refuse(param, f"has a gradient of shape {tuple(grad.shape)}, which is not its own")
@@ -49,7 +57,7 @@ class Checks:
         if torch._debug_has_internal_overlap(param) == 1:
             raise self.refuse(param, "is expanded: several of its elements are in one place; update a clone of it")
         if grad.is_sparse:
-            self._sparse()
+            self._sparse(param, grad)
         if self._rule.needs is Needs.TENSOR and is_wrapper(param):
             shaped = [name for name, slot in self._rule.slots.items() if not slot.follows]
             if shaped:
@@ -61,20 +69,24 @@ class Checks:
 
     def state(self, param: Tensor, state: State) -> None:
         """Raise RuntimeError where an entry of the state does not fit its parameter."""
-        if not state:
+        if not state and isinstance(state, dict):
             return
+        if not isinstance(state, dict):
+            raise self.refuse(param, f"has an entry in the state that must be a dict, got {state!r}")
         shapes = entries(self._rule, param)
         for name, value in state.items():
             wrong = misfit(name, value, param, self._rule, shapes)
+            if isinstance(value, Tensor) and value.is_inference() and not torch.is_inference_mode_enabled():
+                wrong = "was made under inference_mode, outside of which it cannot be changed; replace it by a clone()"
             if wrong:
                 raise self.refuse(param, f"has a state[{name!r}] that {wrong}")
 
     def placement(self, param: Any, state: State) -> None:
         """Raise RuntimeError where a distributed parameter and its state are not placed alike."""
         for name in self._rule.slots:
-            placements = getattr(state.get(name), "placements", None)
-            if placements != getattr(param, "placements", None):
-                raise self.refuse(param, f"is placed as {param.placements}, and its state[{name!r}] as {placements}")
+            theirs, own = (getattr(tensor, "placements", None) for tensor in (state.get(name), param))
+            if theirs != own:
+                raise self.refuse(param, f"is placed as {own}, and its state[{name!r}] as {theirs}")
 
     def _name(self, param: Tensor) -> str:
         params = self._group["params"]
@@ -83,8 +95,12 @@ class Checks:
         name = repr(names[index]) if names and len(names) == len(params) else f"number {index} of its group"
         return f"parameter {name}, of shape {tuple(param.shape)},"
 
-    def _sparse(self) -> None:
+    def _sparse(self, param: Tensor, grad: Tensor) -> None:
         group, rule = self._group, self._rule
+        sizes = torch.tensor(param.shape[: grad.sparse_dim()], device=grad.device).unsqueeze(1)
+        indices = grad._indices()
+        if indices.numel() and bool(((indices < 0) | (indices >= sizes)).any()):
+            raise self.refuse(param, "has a sparse gradient with an index that is out of its bounds")
         dense = next((stage for stage in rule.stages if not stage.sparse), None)
         obstacle = (
             "weight_decay"

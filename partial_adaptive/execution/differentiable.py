@@ -20,10 +20,11 @@ class Differentiable:
         """What is stored in a code, which has no derivative, and a leaf, which nothing is done to."""
         if any(slot.codec for slot in rule.slots.values()):
             return "takes no coded slots"
-        if param.requires_grad and param.is_leaf:
+        base = param._base if param._is_view() else param
+        if param.requires_grad and base is not None and base.is_leaf:
             return (
                 f"updates the result of an operation, such as param.clone(), got a leaf of shape {tuple(param.shape)} "
-                "that requires grad"
+                "that requires grad, or a view of one"
             )
         return None
 

@@ -274,9 +274,11 @@ class Planner:
         group, rule, params = step.group, step.settings.rule, step.params
         checks = self._checks(step)
         states: list[State] = []
+        if len({*map(id, params)}) != len(params):
+            raise checks.refuse(next(p for p in params if sum(q is p for q in params) > 1), "is in the group twice")
         for i, param in enumerate(params):
             checks.parameter(param)
-            entry = state.get(param) or {}
+            entry = state.get(param, {})
             checks.state(param, entry)
             added = moved(entry, param, group, rule) | additions(entry, param, group, rule)
             states.append({**entry, **added} if added else entry)

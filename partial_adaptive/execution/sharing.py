@@ -50,10 +50,11 @@ class Sharing:
         """Take in where parameters, gradients and the entries of the state are now."""
         if (params, grads, slots) == self._seen:
             return
+        if not self._seen or self._seen[0] != params:
+            self.rounds = self._sorted(params)
         self._seen = params, grads, slots
         places = {*params} - {0}
         self.aliased = [] if places.isdisjoint(grads) else [i for i, grad in enumerate(grads) if grad in places]
-        self.rounds = self._sorted(params)
         self.nowhere = 0 in params or 0 in grads or 0 in slots
         self.doubled = None
         if len({*slots}) != len(slots) or not places.isdisjoint(slots):

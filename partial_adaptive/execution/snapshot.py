@@ -29,8 +29,9 @@ class Snapshot:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._count = len(tensors)
-        self._looks = [] if _GUARDS else list(map(_look, tensors))
-        self._guards = _GUARDS and _GUARDS(
+        guarded = _GUARDS is not None and len({*map(id, tensors)}) == len(tensors)  # the guards take each once
+        self._looks = [] if guarded else list(map(_look, tensors))
+        self._guards = guarded and _GUARDS(
             *tensors,
             dynamic_dims_sizes=[list(tensor.shape) for tensor in tensors],
             dynamic_dims_strides=[list(tensor.stride()) for tensor in tensors],
@@ -40,7 +41,7 @@ class Snapshot:
         """Whether other tensors, or the same ones later, look as these did."""
         if len(tensors) != self._count:
             return False
-        if self._guards is None:
+        if not self._guards:
             return list(map(_look, tensors)) == self._looks
         return bool(self._guards.check(*tensors))
 

@@ -121,8 +121,13 @@ def pieces(row: Row, *, split: bool) -> Iterator[tuple[Row, Land | None]]:
     Complex numbers become pairs; of a sparse gradient the rows that it touches; and what is not of the working dtype,
     or lazy, a copy.
     """
+    if row.grad.is_sparse and not row.grad.sparse_dim():
+        row = row._replace(grad=row.grad.to_dense())
     if row.grad.is_sparse:
         yield _touched(row)
+        return
+    if any(is_lazy(tensor) for tensor in (row.param, *row.slots.values())):
+        yield _resolved(row)
         return
     if row.param.is_complex():
         row = row.map(_pairs)
@@ -166,6 +171,22 @@ def _parts(row: Row) -> Iterator[Row]:
     flat = row.map(lambda tensor: tensor.as_strided((numel,), (1,)))
     for start in range(0, numel, limit):
         yield flat.map(lambda tensor, start=start: tensor[start : start + limit])  # type: ignore[misc]
+
+
+def _resolved(row: Row) -> tuple[Row, Land]:
+    """The row staged, where operations are pending on what is to be written."""
+    copies = [(tensor, settled(tensor).clone()) for tensor in (row.param, *row.slots.values()) if is_lazy(tensor)]
+    resolved = {id(tensor): copy for tensor, copy in copies}
+    slots = {name: resolved.get(id(tensor), tensor) for name, tensor in row.slots.items()}
+    ((staged, inner),) = pieces(Row(resolved.get(id(row.param), row.param), row.grad, slots), split=False)
+
+    def land() -> None:
+        if inner is not None:
+            inner()
+        for tensor, copy in copies:
+            tensor.copy_(copy)
+
+    return staged, land
 
 
 def _working(row: Row) -> tuple[Row, Land | None]:

@@ -141,6 +141,8 @@ def misfit(name: str, value: Any, param: Tensor, rule: Rule, shapes: Mapping[str
     if name in (AGE, *scalars_of(rule)):
         if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
             return f"must be a 0-dim floating-point tensor, got {_described(value)}"
+        if value.layout is not torch.strided or value.is_neg() or value._is_zerotensor():
+            return "must be a plain tensor, got one that is sparse or of which an operation is pending"
         if value.device != param.device and value.device.type != "cpu":
             return f"must be on the CPU or with its parameter on {param.device}, got {value.device}"
     elif name in shapes:

@@ -81,6 +81,8 @@ class Estimator(SecondMoment):
             raise TypeError(
                 f"{type(self).__name__}.scale must return a new tensor, got its own state; return a clone() of it"
             )
+        if isinstance(scale, Tensor) and scale._is_view():  # maybe of its state, which the power would overwrite
+            scale = scale.clone()
         quotient = Quotient(numerator, power(scale, 2 * hyper.partial))
         if type(self).observe is Estimator.observe:
             return quotient

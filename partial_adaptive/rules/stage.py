@@ -1,6 +1,7 @@
 """What the parts of the update rule have in common: a declaration of what they must see, keep and read."""
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
@@ -224,12 +225,12 @@ class Tensors(NamedTuple):
     numerator: Any
 
 
-class Transform(Stage):
+class Transform(Stage, ABC):
     """A stage of one's own: from x to x, before momentum (x is the gradient) or after P (x is the direction)."""
 
-    def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors, *state: Any) -> Tensor:
-        """What goes on in the place of `x`, as a new tensor; `x` itself is not to be changed."""
-        raise NotImplementedError
+    @abstractmethod
+    def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors, *slots: Any) -> Tensor:
+        """What goes on in the place of `x`; neither `x` nor what is in `tensors` is to be changed in place."""
 
 
 def average_(buffer: Tensor, value: Tensor, decay: Any) -> Tensor:

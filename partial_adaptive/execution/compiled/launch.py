@@ -79,6 +79,9 @@ class Compiled:
         dtypes[AGE] = dtypes[STEP]
         device = unit.columns["param"][i].device
         key = (unit.rule, static(unit.group, unit.table), scaled, device, *dtypes.values())
+        unknown = [(name, dtype) for name, dtype in dtypes.items() if dtype not in LANGUAGES[device.type].TYPES]
+        if unknown:
+            raise RuntimeError(f"fused=True cannot read {unknown[0][0]!r} in {unknown[0][1]}; use foreach=True")
         if key not in self._kernels:
             program = trace(unit.rule, unit.group, unit.table, scaled=scaled)
             self._kernels[key] = LANGUAGES[device.type].Kernel(program, dtypes)
@@ -161,14 +164,12 @@ class Launch:
         originals = [columns[row][i] for row, i, _ in self._copied]
         for (row, i, _), copy in zip(self._copied, self._copies, strict=True):
             addresses[row * len(self._positions) + i] = copy.data_ptr()
-        if originals:
-            torch._foreach_copy_(self._copies, originals)
+        _copy_all(self._copies, originals)
         written = pick(unit.params, self._positions) if self._stands_in else []
         torch.autograd.graph.increment_version([*columns[0], *written])
         numbers = values(self._kernel.numbers, unit.group, unit.grad_scale)
         self._kernel(self._table, addresses, numbers, unit.found_inf)
-        if self._landing:
-            torch._foreach_copy_([originals[k] for k in self._landing], [self._copies[k] for k in self._landing])
+        _copy_all([originals[k] for k in self._landing], [self._copies[k] for k in self._landing])
 
     def _misplaced(self, unit: Unit) -> list[tuple[int, int, tuple[int, ...]]]:
         """Row and position of what is not in its parameter's order in memory, and the strides of that order."""
@@ -180,6 +181,15 @@ class Launch:
                 if is_lazy(tensor) or _significant(tensor, tensor.stride()) != _significant(tensor, order):
                     found.append((row, i, order))
         return found
+
+
+def _copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy each; one by one where a list of tensors cannot be told of a pending negation."""
+    if any(map(is_lazy, (*targets, *sources))):
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
+    elif targets:
+        torch._foreach_copy_(targets, sources)
 
 
 def _order(param: Tensor) -> tuple[int, ...]:

@@ -239,7 +239,7 @@ _OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "fill": lambda a, value: value,
     "zero": lambda a: 0.0,
     "lerp": _lerp,
-    "addcmul": lambda a, x, y, value=1.0: _add(a, _multiply(value, _apply("mul", x, y))),
+    "addcmul": lambda a, x, y, value=1.0: _add(a, _multiply(_multiply(value, x), y)),  # x·y alone may overflow
     "addcdiv": lambda a, x, y, value=1.0: _add(a, _multiply(value, _apply("div", x, y))),
     "clamp": _clamp,
     "clamp_min": lambda a, bound: _apply("max", a, bound),
