@@ -1,4 +1,10 @@
-"""What a step will do: which parameters together, by whom, with which numbers. It refuses, and changes nothing."""
+"""What a step will do: which parameters together, by whom, with which numbers. It refuses, and changes nothing.
+
+Of a group's last step a `Plan` is kept: how all tensors looked, and what the backend made of that. At each step the
+tensors are gathered from where the user has them and looked at. If they look as they did, the plan holds (`_recalled`);
+if not, everything is checked and planned anew (`_checked`, `_prepared`). Addresses are read at every step (`_unit`).
+What a step adds to the state is committed once all groups are planned.
+"""
 
 import functools
 from array import array
@@ -359,10 +365,8 @@ class Planner:
                 self._tried.add(key)
             return
         for i, param in enumerate(unit.params):
-            options = static(
-                {**unit.group, "partial": 0.3}, unit.table
-            )  # which p it is makes no difference to the lines
-            key = (unit.rule, options, param.shape, param.dtype)
+            anywhere = {**unit.group, "partial": 0.3}  # a rule has the same lines for every p > 0
+            key = (unit.rule, static(anywhere, unit.table), param.shape, param.dtype)
             if key not in self._tried:
                 copy = _copy(unit, i)
                 grad = copy.columns["grad"][0]

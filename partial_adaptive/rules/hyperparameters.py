@@ -176,7 +176,7 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
 }
 
 # What `Hyper`, or a param group, has under these names is something else than a hyperparameter.
-_TAKEN = "age beta1 beta2 correction1 correction2_sqrt decays param_names params step step_size value when"
+_TAKEN = "age beta1 beta2 correction1 correction2_sqrt has_decay param_names params step step_size value when"
 NUMBERS = frozenset(_TAKEN.split())
 MODES = ("foreach", "fused", "capturable", "differentiable")
 COMMON = ("lr", "partial", "weight_decay", "decoupled_weight_decay", "maximize", *MODES, "state_dtype")
@@ -267,7 +267,7 @@ class Hyper:
     Attributes:
         beta1, beta2: the two entries of `betas`.
         step, age: as given.
-        decays: whether there is weight decay at all.
+        has_decay: whether there is weight decay at all.
         step_size: the factor of what is subtracted from the parameter.
         correction1: divides the numerator: 1 − β₁ᵗ with consistent bias correction.
         correction2_sqrt: divides the root of the second moment: √(1 − β₂ᵗ) with consistent bias correction.
@@ -282,7 +282,7 @@ class Hyper:
         self.step = step
         self.age = age
         weight_decay = group["weight_decay"]
-        self.decays = not isinstance(weight_decay, float) or weight_decay != 0
+        self.has_decay = not isinstance(weight_decay, float) or weight_decay != 0
         correction = group.get("bias_correction", "none")
         self.correction1 = self.correction2_sqrt = 1.0
         if correction == "none":

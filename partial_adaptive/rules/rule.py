@@ -74,7 +74,7 @@ class Rule:
             tensors = Tensors(param, grad, numerator)
             for stage in self.after:
                 direction = self._applied(stage, direction, hyper, tensors, state)
-        if hyper.decays and hyper.decoupled_weight_decay:
+        if hyper.has_decay and hyper.decoupled_weight_decay:
             param.mul_(1 - hyper.lr * hyper.weight_decay)
         self._subtract(param, direction, hyper.step_size)
 
@@ -89,7 +89,7 @@ class Rule:
         """The gradient as the second moment sees it, and n."""
         if hyper.maximize:
             grad = grad.neg()
-        if hyper.decays and not hyper.decoupled_weight_decay:
+        if hyper.has_decay and not hyper.decoupled_weight_decay:
             grad = grad.add(param, alpha=hyper.weight_decay)
         for stage in self.before:
             grad = self._applied(stage, grad, hyper, Tensors(param, grad, grad), state)

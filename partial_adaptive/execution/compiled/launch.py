@@ -149,7 +149,9 @@ class Launch:
             unit.columns[name] if everything else pick(unit.columns[name], self._positions) for name in self._names
         ]
         if everything and unit.places is not None:
-            params, grads, kept = unit.places
+            params, grads, kept = (
+                unit.places
+            )  # kept: the slots in this order, the scalars, and ages where there are any
             addresses = params + grads + kept[: (len(self._names) + len(self._scalars) - 2) * len(unit)]
         else:
             states = pick(unit.states, self._positions)
