@@ -122,7 +122,7 @@ def pieces(row: Row, *, split: bool) -> Iterator[tuple[Row, Land | None]]:
     or lazy, a copy.
     """
     if row.grad.is_sparse and not row.grad.sparse_dim():
-        row = row._replace(grad=row.grad.to_dense())
+        row = Row(row.param, row.grad.to_dense(), row.slots)
     if row.grad.is_sparse:
         yield _touched(row)
         return
