@@ -82,7 +82,8 @@ class Ball:
         value, a, b = x.value / y.value, np.abs(x.value), np.abs(y.value)
         underflow = np.where(a + x.radius > 0, SLACK * self.form.smallest * (1 + 1 / b), 0)
         radius = (x.radius + np.abs(value) * y.radius) / (b - y.radius) + self.rounding(np.abs(value)) + underflow
-        by_zero = (b == 0) & (y.radius == 0) & (a > x.radius)
+        # What is tiny may become 0 on its way, multiplied by the learning rate, and 0/0 is not infinite.
+        by_zero = (b == 0) & (y.radius == 0) & (a > x.radius) & (a > 1e12 * self.form.smallest)
         radius = np.where(b > y.radius, np.where(np.isinf(b), 0, radius), np.where(by_zero, 0, np.inf))
         return _settle(value, radius, x, y, sure=by_zero | ((a > x.radius) & (b > y.radius)))
 

@@ -341,3 +341,16 @@ def test_tensor_and_element_agree() -> None:
 
     for mode in ({"foreach": False}, {"foreach": True}):
         same(run(optimizer, **mode), run(pa.PartialAdam, **mode), "TENSOR rules are run otherwise", 1e-12)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_pause_that_begins_with_new_state(mode: dict[str, bool]) -> None:
+    """Where p becomes 0 at the step at which other state is made, the count of gradients seen is kept all the same."""
+    (weight,) = parameters([(3,)])
+    optimizer = pa.PartialRMSprop([weight], **mode)
+    train(optimizer, 2)
+    optimizer.param_groups[0].update(partial=0.0, momentum=0.9)
+    train(optimizer, 1, start=2)
+    optimizer.param_groups[0]["partial"] = 0.125
+    train(optimizer, 1, start=3)
+    assert (optimizer.state[weight]["step"], optimizer.state[weight]["estimator_step"]) == (4, 3)

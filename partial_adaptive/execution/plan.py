@@ -191,7 +191,8 @@ class Planner:
         if not isinstance(step.settings.rule.second_moment, Null):
             return []
         slots = self.reader.recipe.rule(step.group, scaled=True).second_moment.slots
-        return [functools.partial(state.update, found) for state in unit.states if (found := resting(state, slots))]
+        found = ((i, resting(state, slots)) for i, state in enumerate(unit.states))
+        return [functools.partial(_update, unit.states, i, added) for i, added in found if added]
 
     # -- what is remembered
 
@@ -404,6 +405,11 @@ def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[St
     else:
         state[param] = states[i]
     states[i] = state[param]
+
+
+def _update(states: Sequence[State], i: int, added: State) -> None:
+    """Add to an entry of the state, whichever dict it is in once everything else has been committed."""
+    states[i].update(added)
 
 
 def _with_grad(run: Task) -> None:
