@@ -82,8 +82,7 @@ class Ball:
         value, a, b = x.value / y.value, np.abs(x.value), np.abs(y.value)
         underflow = np.where(a + x.radius > 0, SLACK * self.form.smallest * (1 + 1 / b), 0)
         radius = (x.radius + np.abs(value) * y.radius) / (b - y.radius) + self.rounding(np.abs(value)) + underflow
-        # What is tiny may become 0 on its way, multiplied by the learning rate, and 0/0 is not infinite.
-        by_zero = (b == 0) & (y.radius == 0) & (a > x.radius) & (a > 1e12 * self.form.smallest)
+        by_zero = (b == 0) & (y.radius == 0) & (a > x.radius)
         radius = np.where(b > y.radius, np.where(np.isinf(b), 0, radius), np.where(by_zero, 0, np.inf))
         return _settle(value, radius, x, y, sure=by_zero | ((a > x.radius) & (b > y.radius)))
 
@@ -281,7 +280,7 @@ class Transcription:
         if rule == "consistent":
             v = v / self.bias(beta2, self.age)
         scale: Ball = v.sqrt() + h["eps"]
-        return factor * (n / scale.power(2 * h["partial"]))
+        return factor * n / scale.power(2 * h["partial"])
 
 
 class Adam(Transcription):
@@ -342,7 +341,7 @@ class AdaMax(Transcription):
         if h["partial"] == 0:
             return factor * m
         self.state["exp_inf"] = larger(self.entry("exp_inf", h) * beta2, g.abs() + h["eps"]).stored()
-        return factor * (m / self.state["exp_inf"].power(2 * h["partial"]))
+        return factor * m / self.state["exp_inf"].power(2 * h["partial"])
 
 
 class AdaBelief(Adam):
@@ -380,7 +379,10 @@ class RMSprop(Transcription):
             if h["centered"]:
                 mean = self.average("grad_avg", g, h["alpha"], h)
                 v = larger(v - mean * mean, Ball.exact(0.0, self.form))
-            direction = g / (v.sqrt() + h["eps"]).power(2 * h["partial"])
+            power: Ball = (v.sqrt() + h["eps"]).power(2 * h["partial"])
+            if h["momentum"] == 0:  # the learning rate first, whose product with a subnormal number may be 0
+                return g * Ball.exact(h["lr"], self.form) / power
+            direction = g / power
         if h["momentum"] != 0:
             direction = (self.entry("momentum_buffer", h) * h["momentum"] + direction).stored()
             self.state["momentum_buffer"] = direction
@@ -404,7 +406,7 @@ class Adagrad(Transcription):
         total = (self.entry("sum", h) + g * g).stored()
         self.state["sum"] = total
         scale: Ball = (total / self.age if h["mean"] else total).sqrt() + h["eps"]
-        return factor * (g / scale.power(2 * h["partial"]))
+        return factor * g / scale.power(2 * h["partial"])
 
 
 class Adadelta(Transcription):

@@ -88,7 +88,7 @@ def check_state_creating_step(make: Make) -> None:
 def check_learning_rate_scales_steps(make: Make) -> None:
     """α only multiplies: twice the learning rate takes twice the steps, so a scale must not read it."""
     once, twice = (displacement(make, lr=lr) for lr in (0.01, 0.02))
-    same([twice], [2 * once], "twice the learning rate is not twice the step", 1e-9)
+    same([twice], [2 * once], "twice the learning rate is not twice the step", 1e-12)
 
 
 @check
