@@ -3,6 +3,7 @@
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.data import load
 from benchmarks.models.small import mlp
 from benchmarks.report import figures as report
-from partial_adaptive import Padam
+from partial_adaptive import Constraint, Geometric, InverseSqrt, Padam, Schedule, Simplex
 
 HERE = Path(__file__).parent
 EXPONENTS = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -44,6 +45,7 @@ def main() -> None:
     with matplotlib.rc_context(STYLE):
         save("why", why())
         save("bias-correction", bias_correction())
+        save("metric", metric())
 
 
 def save(name: str, figure: Figure) -> None:
@@ -166,6 +168,77 @@ def bias_correction() -> Figure:
     axis.legend(loc="upper left", bbox_to_anchor=(0.02, 0.92))
     axis.set_title("The step with “adam”, as a share of that with “consistent”")
     return figure
+
+
+@dataclass(frozen=True)
+class Euclidean(Constraint):
+    """The simplex, but projected onto as if all weights were 1."""
+
+    def project(self, x: Tensor, weights: Tensor) -> Tensor:
+        """The nearest point, whatever the weights."""
+        return Simplex().project(x, torch.ones_like(x))
+
+
+SETS = {"in the metric $s^{2p}$": (Simplex(), "-"), "Euclidean": (Euclidean(), ":")}
+
+
+def metric() -> Figure:
+    """The two projections of a point onto the simplex, and where optimizers with either of them go."""
+    figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+    plane, coordinate = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    _draw_projections(plane, torch.tensor([0.55, 0.9]), torch.tensor([1.0, 6.0]))
+    _draw_coordinates(coordinate)
+    layout: Any = figure.get_layout_engine()
+    layout.set(wspace=0.06)
+    return figure
+
+
+def _draw_projections(axis: Any, point: Tensor, weights: Tensor) -> None:
+    """A point, its projections onto the simplex, and the curves of equal distance that touch it there."""
+    axis.plot([0, 1], [1, 0], color=report.INK, linewidth=2.5, solid_capstyle="round")
+    angle = np.linspace(0, 2 * np.pi, 400)
+    for (label, (constraint, style)), ends, hue in zip(
+        SETS.items(), (weights, torch.ones(2)), (0.25, 0.5), strict=True
+    ):
+        nearest = constraint.project(point, weights)
+        radius = (ends * (nearest - point).square()).sum().sqrt()
+        x, y = (point[i] + radius / ends[i].sqrt() * curve(angle) for i, curve in enumerate((np.cos, np.sin)))
+        axis.plot(x, y, style, color=colour(hue), linewidth=1.4)
+        axis.plot(*torch.stack([point, nearest], 1), style, color=colour(hue), linewidth=1.4)
+        axis.plot(*nearest, marker="o", color=colour(hue), markersize=6, clip_on=False, zorder=3)
+        axis.plot([], [], style, marker="o", color=colour(hue), label=label)
+    axis.plot(*point, marker="s", color=report.INK, markersize=5, clip_on=False, zorder=3)
+    axis.annotate("b", point, (6, 2), textcoords="offset points")
+    axis.annotate("X", (0.85, 0.15), (6, 4), textcoords="offset points")
+    axis.set_aspect("equal")
+    axis.set(xlim=(-0.05, 1.2), ylim=(0, 1.35), xlabel="$x_1$  (w = 1)", ylabel="$x_2$  (w = 6)")
+    axis.legend(loc="lower left", fontsize=8.5)
+    axis.set_title("The nearest point depends on the metric")
+
+
+def _draw_coordinates(axis: Any) -> None:
+    """The first coordinate in the minimization of docs/theory.md, averaged over the two signs."""
+    count = 2000
+    target = torch.tensor([0.8, 0.6], dtype=torch.float64)
+    for p in (1 / 8, 1 / 4, 1 / 2):
+        for constraint, style in SETS.values():
+            x = torch.nn.Parameter(torch.tensor([0.5, 0.5], dtype=torch.float64))
+            optimizer = Padam([x], lr=0.1, partial=p, bias_correction="none", constraint=constraint)
+            schedule = Schedule(optimizer, lr=InverseSqrt(), beta1=Geometric(0.99))
+            seen = []
+            for t in range(count):
+                x.grad = x.detach() - target
+                x.grad[1] += 3 * (-1) ** t
+                optimizer.step()
+                schedule.step()
+                seen.append(x[0].item())
+            means = np.convolve(seen, (0.25, 0.5, 0.25), "valid")
+            axis.plot(range(2, count), means, style, color=colour(p), label=f"p = {NAMES[p]}" if style == "-" else None)
+    axis.axhline(0.6, color=report.INK, linewidth=0.8, zorder=1)
+    axis.annotate("optimum", (700, 0.606), fontsize=8.5)
+    axis.set(xscale="log", xlim=(2, count), ylim=(0.49, 0.82), xlabel="step", ylabel="$x_1$")
+    axis.legend(loc="lower right")
+    axis.set_title("and one of them leaves the optimum")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.execution.lifted import ELEMENTWISE
 from partial_adaptive.rules import numerators, power, second_moments, stage
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED, table_for
+from partial_adaptive.rules.projection import CONSTRAINT
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -70,6 +71,29 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
             stage.average_,
             stage.average_square_,
             power.power,
+        ],
+    ),
+    (
+        "Feasible sets",
+        "Where the parameters of a group stay, by `constraint=`. [Usage](usage.md#feasible-sets) shows them.",
+        [
+            partial_adaptive.Box,
+            partial_adaptive.NonNegative,
+            partial_adaptive.L2Ball,
+            partial_adaptive.L1Ball,
+            partial_adaptive.Simplex,
+            partial_adaptive.HalfSpace,
+            partial_adaptive.Constraint,
+        ],
+    ),
+    (
+        "Schedules",
+        "Hyperparameters over time. [Usage](usage.md#schedules) shows them.",
+        [
+            partial_adaptive.Schedule,
+            partial_adaptive.Geometric,
+            partial_adaptive.Inverse,
+            partial_adaptive.InverseSqrt,
         ],
     ),
     (
@@ -390,7 +414,7 @@ def _hyperparameters() -> str:
     """Every entry of a param group that the library knows."""
     rows = [
         (f"`{name}`", entry.meaning.replace("|", "\\|"), entry.allowed, _default(entry.default))
-        for name, entry in HYPERPARAMETERS.items()
+        for name, entry in (HYPERPARAMETERS | {"constraint": CONSTRAINT}).items()
     ]
     text = (
         "What a param group may hold. Defaults are those of a `PartialAdaptiveOptimizer`; members have their own.\n\n"

@@ -16,6 +16,8 @@ from partial_adaptive.param_groups import param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
 from partial_adaptive.rules.numerators import Momentum
+from partial_adaptive.rules.projection import Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Simplex
+from partial_adaptive.rules.schedules import Geometric, Inverse, InverseSqrt, Schedule
 from partial_adaptive.rules.second_moments import Estimator, SecondMoment
 from partial_adaptive.rules.stage import ELEMENT, TENSOR, Needs, Slot, Switch, Tensors, Transform
 
@@ -25,12 +27,21 @@ __all__ = [
     "ELEMENT",
     "MEMBERS",
     "TENSOR",
+    "Box",
+    "Constraint",
     "Estimator",
+    "Geometric",
+    "HalfSpace",
     "Hyper",
     "Hyperparameter",
+    "Inverse",
+    "InverseSqrt",
+    "L1Ball",
+    "L2Ball",
     "Member",
     "Momentum",
     "Needs",
+    "NonNegative",
     "Padam",
     "PartialAdaBelief",
     "PartialAdaMax",
@@ -41,7 +52,9 @@ __all__ = [
     "PartialNAdam",
     "PartialRMSprop",
     "PartialYogi",
+    "Schedule",
     "SecondMoment",
+    "Simplex",
     "Slot",
     "Switch",
     "Tensors",

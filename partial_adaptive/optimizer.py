@@ -11,6 +11,7 @@ from partial_adaptive.execution import loading, scales
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.rules.hyperparameters import complete, table_for, validated
 from partial_adaptive.rules.numerators import Gradient, Momentum
+from partial_adaptive.rules.projection import Constraint, description
 from partial_adaptive.rules.rule import Recipe, Rule
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import Selectable, Stage, Switch, Transform
@@ -30,12 +31,14 @@ class PartialAdaptiveOptimizer(Optimizer):
         s ← estimator(g)            a scale in units of |g|, its ε inside
         x ← after(n/s^(2p))         p = partial; stages of one's own again
         θ ← θ − α·x
+        θ ← the nearest point of X  in the metric s^(2p), if there is a constraint X
 
     Args:
         params: tensors, (name, tensor) pairs or dicts that define param groups, as for every `torch.optim.Optimizer`.
         defaults: the hyperparameters: `lr`, what the estimator and the momentum rule read, and any of `partial`
             (default 1/8), `weight_decay`, `decoupled_weight_decay`, `maximize`, `foreach`, `fused`, `capturable`,
-            `differentiable` and `state_dtype`. All can be set per param group and changed during training.
+            `differentiable`, `state_dtype` and `constraint`. All can be set per param group and changed during
+            training.
         estimator: gives s, or any other second moment.
         momentum: gives n; the gradient itself by default.
         before: change the gradient, one after the other.
@@ -91,6 +94,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         """Add a param group; see `torch.optim.Optimizer.add_param_group`. Raises before anything is added."""
         if isinstance(param_group, dict):
             param_group.update(validated(self.defaults | param_group, self._table, type(self).__name__))
+            self._whole_rule(self.defaults | param_group)
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -177,6 +181,20 @@ class PartialAdaptiveOptimizer(Optimizer):
             )
         self.state.update(found)
 
+    def state_dict(self) -> StateDict:
+        """What `torch.optim.Optimizer.state_dict` gives, and in it constraints as plain data, which load anywhere.
+
+        Hooks that are registered see them so.
+        """
+
+        def plain(_: Optimizer, state_dict: StateDict) -> None:
+            for group in state_dict["param_groups"]:
+                if isinstance(group["constraint"], Constraint):
+                    group["constraint"] = description(group["constraint"])
+
+        with self.register_state_dict_post_hook(plain, prepend=True):
+            return super().state_dict()
+
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load a checkpoint of this class, or of the torch.optim optimizer that it generalizes.
 
@@ -217,7 +235,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         if not hasattr(self, "_planner"):  # made by pickle or copy; what is loading keeps what CUDA graphs use
             self._start_planning()
         for group in self.param_groups:
-            for name, value in self.defaults.items():
+            for name, value in complete(self.defaults, self._table, type(self).__name__).items():
                 group.setdefault(name, value)
 
     def __getstate__(self) -> dict[str, Any]:

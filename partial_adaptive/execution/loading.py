@@ -60,7 +60,9 @@ def read(
         if any(merged[mode] and merged[other] for mode, other in EXCLUSIVE):
             ours |= {mode: group[mode] for mode in ("foreach", "fused", "differentiable")}
             merged |= ours
-        fitting.append(ours | validated(merged, table, owner))
+        ours |= validated(merged, table, owner)
+        merged |= ours
+        fitting.append(ours)
         for param, key in zip(group["params"], saved["params"], strict=True):
             if key in checkpoint["state"]:
                 state[param] = _fitted(checkpoint["state"][key], param, merged, rule(merged), owner)

@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import given
 from partial_adaptive.rules.numerators import AnnealedGradient, Gradient, HeavyBall
+from partial_adaptive.rules.projection import Constraint
 from partial_adaptive.rules.second_moments import CenteredSquareAvg, DeltaRatio, SquareAvg, SquareMean, SquareSum
 from partial_adaptive.rules.stage import Switch
 
@@ -45,6 +46,8 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -74,6 +77,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(
             params, given(locals()), estimator=Switch("mean", SquareMean(), SquareSum()), momentum=AnnealedGradient()
@@ -108,6 +112,8 @@ class PartialRMSprop(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -137,6 +143,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer):
         decoupled_weight_decay: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(
             params,
@@ -175,6 +182,8 @@ class PartialAdadelta(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -202,5 +211,6 @@ class PartialAdadelta(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=DeltaRatio(), momentum=Gradient())

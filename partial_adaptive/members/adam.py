@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import BiasCorrection, given
 from partial_adaptive.rules.numerators import ExpAvg, NesterovExpAvg
+from partial_adaptive.rules.projection import Constraint
 from partial_adaptive.rules.second_moments import AmsgradMax, ExpAvgSq, ExpAvgVar, ExpInf, YogiSq
 from partial_adaptive.rules.stage import Switch
 
@@ -46,6 +47,8 @@ class Padam(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -75,6 +78,7 @@ class Padam(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(
             params, given(locals()), estimator=Switch("amsgrad", AmsgradMax(), ExpAvgSq()), momentum=ExpAvg()
@@ -113,6 +117,8 @@ class PartialAdam(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -141,6 +147,7 @@ class PartialAdam(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgSq(), momentum=ExpAvg())
 
@@ -178,6 +185,8 @@ class PartialNAdam(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -207,6 +216,7 @@ class PartialNAdam(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgSq(), momentum=NesterovExpAvg())
 
@@ -243,6 +253,8 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -271,6 +283,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpInf(), momentum=ExpAvg())
 
@@ -305,6 +318,8 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -333,6 +348,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgVar(), momentum=ExpAvg())
 
@@ -368,6 +384,8 @@ class PartialYogi(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
+            must be hashable (a frozen dataclass is) (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -397,5 +415,6 @@ class PartialYogi(PartialAdaptiveOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         state_dtype: torch.dtype | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         super().__init__(params, given(locals()), estimator=YogiSq(), momentum=ExpAvg())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, Hyper, Hyperparameter, nearest
 from partial_adaptive.rules.numerators import Momentum
+from partial_adaptive.rules.projection import CONSTRAINT, Constraint
 from partial_adaptive.rules.second_moments import Estimator, Null, Quotient, SecondMoment
 from partial_adaptive.rules.stage import RESERVED, Needs, Selectable, Slot, Stage, Tensors, Transform
 
@@ -24,17 +25,20 @@ class Rule:
         momentum: makes the numerator n of it.
         second_moment: is P.
         after: change the direction P^(−p) n, in this order.
+        constraint: the feasible set onto which θ is projected at the end, if there is one.
     """
 
     before: tuple[Transform, ...]
     momentum: Momentum
     second_moment: SecondMoment
     after: tuple[Transform, ...]
+    constraint: Constraint | None = None
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """All stages, in the order in which they run."""
-        return (*self.before, self.momentum, self.second_moment, *self.after)
+        last = () if self.constraint is None else (self.constraint,)
+        return (*self.before, self.momentum, self.second_moment, *self.after, *last)
 
     @cached_property
     def slots(self) -> Mapping[str, Slot]:
@@ -64,6 +68,7 @@ class Rule:
         """Take one step: change `param` and its state, in place, and leave `grad` as it is."""
         grad, numerator = self._numerator(param, grad, hyper, state)
         direction = self.second_moment.divide(numerator, grad, hyper, *self._of(self.second_moment, state))
+        weights = direction.denominator if isinstance(direction, Quotient) else None
         if self.after:
             if isinstance(direction, Quotient):
                 direction = direction.divided()
@@ -77,6 +82,8 @@ class Rule:
         if hyper.has_decay and hyper.decoupled_weight_decay:
             param.mul_(1 - hyper.lr * hyper.weight_decay)
         self._subtract(param, direction, hyper.step_size)
+        if self.constraint is not None:
+            self._project(param, weights, self.constraint)
 
     def scale(self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]) -> Tensor | None:
         """What the step would divide by, before the power; None where it divides by nothing of that kind."""
@@ -110,7 +117,7 @@ class Rule:
     @staticmethod
     def _subtract(param: Tensor, direction: Any, step_size: Any) -> None:
         number = isinstance(step_size, float)
-        if isinstance(direction, Quotient) and number:
+        if isinstance(direction, Quotient) and direction.direction is None and number:
             param.addcdiv_(direction.numerator, direction.denominator, value=-step_size)
             return
         if isinstance(direction, Quotient):
@@ -119,6 +126,22 @@ class Rule:
             param.add_(direction, alpha=-step_size)
         else:
             param.sub_(direction.mul(step_size))
+
+    @staticmethod
+    def _project(param: Tensor, weights: Any, constraint: Constraint) -> None:
+        """Move θ to the nearest point of the set."""
+        whole = constraint.needs is Needs.TENSOR
+        if weights is None:
+            weights = param.new_ones(()) if whole else 1.0
+        if whole:
+            weights = weights.expand(param.shape)
+        projected = _returned(constraint, constraint.project(param, weights))
+        if whole and projected.shape != param.shape:
+            raise TypeError(
+                f"{type(constraint).__name__}.project must return the shape of x, {tuple(param.shape)}, "
+                f"got {tuple(projected.shape)}"
+            )
+        param.copy_(projected)
 
     def _of(self, stage: Stage, state: Mapping[str, Any]) -> tuple[Any, ...]:
         return self._getters[stage](state)
@@ -142,6 +165,9 @@ def _returned(stage: Stage, value: Any) -> Any:
     if value is None:
         raise TypeError(f"{type(stage).__name__} must return a tensor, got None; is a return missing?")
     return value
+
+
+_PROJECTION = "constraint"  # the entry of a param group that is the rule's last stage
 
 
 @dataclass(frozen=True)
@@ -169,7 +195,7 @@ class Recipe:
         ):
             for part in parts:
                 _check_kind(argument, kind, part)
-        own: dict[str, Hyperparameter] = {}
+        own: dict[str, Hyperparameter] = {_PROJECTION: CONSTRAINT}
         for stage in self.stages:
             stage.check()
             for name, entry in stage.own.items():
@@ -224,17 +250,24 @@ class Recipe:
 
     @cached_property
     def own(self) -> Mapping[str, Hyperparameter]:
-        """The hyperparameters that the stages declare themselves."""
-        return {name: entry for stage in self.stages for name, entry in stage.own.items()}
+        """The hyperparameters that the stages declare themselves, the feasible set last."""
+        return {name: entry for stage in self.stages for name, entry in stage.own.items()} | {_PROJECTION: CONSTRAINT}
 
     def rule(self, group: Mapping[str, Any], *, scaled: bool) -> Rule:
         """The rule of a param group, with P⁰ where it is not `scaled`."""
         second_moment = cast(SecondMoment, self.second_moment.select(group))
+        constraint = group[_PROJECTION]
+        if constraint is not None and not isinstance(second_moment, Estimator | Null):
+            raise TypeError(
+                f"{_PROJECTION} takes a second moment with a value per element, an Estimator: the projection is in its "
+                f"metric; got {type(second_moment).__name__}"
+            )
         key = (
             tuple(filter(None, (part.select(group) for part in self.before))),
             cast(Momentum, self.momentum.select(group)),
             second_moment if scaled else self._nulls[second_moment],
             tuple(filter(None, (part.select(group) for part in self.after))),
+            constraint,
         )
         if key not in self._known:
             self._known[key] = Rule(*key)

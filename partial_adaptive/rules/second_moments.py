@@ -18,14 +18,21 @@ from partial_adaptive.rules.stage import Slot, Stage, average_, average_square_
 
 
 class Quotient(NamedTuple):
-    """A direction that has not been divided yet: the last operation of a step can do that on its way."""
+    """A direction n/w: the last operation of a step can divide on its way.
+
+    Args:
+        numerator: n.
+        denominator: w, with a value per element, or what broadcasts to them.
+        direction: n/w where it is known already.
+    """
 
     numerator: Any
     denominator: Any
+    direction: Any = None
 
     def divided(self) -> Any:
-        """The direction itself, a new tensor."""
-        return self.numerator.div(self.denominator)
+        """The direction itself, not the numerator."""
+        return self.numerator.div(self.denominator) if self.direction is None else self.direction
 
 
 class SecondMoment(Stage, ABC):
@@ -70,7 +77,7 @@ class Estimator(SecondMoment):
     def observe(self, direction: Tensor, hyper: Hyper, *slots: Any) -> None:
         """Take in the direction n/s^(2p) that is about to be applied; most estimators have no use for it."""
 
-    def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *slots: Any) -> Tensor | Quotient:
+    def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *slots: Any) -> Quotient:
         """n/s^(2p)."""
         scale: Any = self.scale(grad, hyper, *slots)
         if scale is None or isinstance(scale, int | float):
@@ -83,12 +90,12 @@ class Estimator(SecondMoment):
             )
         if isinstance(scale, Tensor) and scale._is_view():  # maybe of its state, which the power would overwrite
             scale = scale.clone()
-        quotient = Quotient(numerator, power(scale, 2 * hyper.partial))
+        weights = power(scale, 2 * hyper.partial)
         if type(self).observe is Estimator.observe:
-            return quotient
-        direction: Tensor = quotient.divided()
+            return Quotient(numerator, weights)
+        direction = numerator.div(weights)
         self.observe(direction, hyper, *slots)
-        return direction
+        return Quotient(numerator, weights, direction)
 
 
 class SquareSum(Estimator):

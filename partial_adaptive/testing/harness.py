@@ -63,7 +63,8 @@ def check(function: Callable[[Make], None] | None = None, *, law: str | None = N
 
 def modes_of(make: Make) -> list[dict[str, Any]]:
     """The modes that an optimizer has: all, but `fused` only where single elements are all that it must see."""
-    needs = make(parameters()).recipe.needs
+    optimizer = make(parameters())
+    needs = optimizer.recipe.rule(optimizer.param_groups[0], scaled=True).needs
     return [mode for mode in MODES if needs is Needs.ELEMENT or not mode.get("fused")]
 
 

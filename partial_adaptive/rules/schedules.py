@@ -1,0 +1,200 @@
+"""Schedules: hyperparameters over time, those of Theorem 4.2 of the Padam paper among them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
+
+from torch import Tensor
+
+from partial_adaptive.rules.hyperparameters import Hyperparameter, nearest, number, table_for
+
+Curve: TypeAlias = Callable[[float, int], float]  # from the start value and t = 1, 2, …, the value at step t
+_BETAS = ("beta1", "beta2")
+_BETA = number(0.0, 0, 1, closed=False, meaning="a decay rate")
+
+
+@final
+@dataclass(frozen=True)
+class Geometric:
+    """start · ratio^(t−1): the β₁ₜ = β₁λᵗ⁻¹ of the theorem.
+
+    Args:
+        ratio: λ, a number in [0, 1].
+
+    Example:
+        >>> [Geometric(0.5)(0.8, t) for t in (1, 2, 3)]
+        [0.8, 0.4, 0.2]
+    """
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ratio, int | float) or not 0 <= self.ratio <= 1:
+            raise ValueError(f"Geometric: ratio must be a number in [0, 1], got {self.ratio!r}")
+
+    def __call__(self, start: float, t: int) -> float:
+        return start * float(self.ratio) ** (t - 1)
+
+
+@final
+@dataclass(frozen=True)
+class Inverse:
+    """start / t: the slower decay of β₁ in the paper's Remark 4.3.
+
+    Example:
+        >>> [Inverse()(0.8, t) for t in (1, 2, 4)]
+        [0.8, 0.4, 0.2]
+    """
+
+    def __call__(self, start: float, t: int) -> float:
+        return start / t
+
+
+@final
+@dataclass(frozen=True)
+class InverseSqrt:
+    """start / √t: the αₜ = α/√t of the theorem.
+
+    Example:
+        >>> [InverseSqrt()(0.8, t) for t in (1, 4, 16)]
+        [0.8, 0.4, 0.2]
+    """
+
+    def __call__(self, start: float, t: int) -> float:
+        return start / math.sqrt(t)
+
+
+@final
+class Schedule:
+    """Changes hyperparameters of an optimizer at every step, each along a curve that begins at its value in the group.
+
+    Call `step` after the optimizer's. What is a tensor in a group is filled in place, so that a CUDA graph sees it.
+
+    Args:
+        optimizer: one of the family; a hyperparameter is scheduled in all of its groups.
+        **curves: by name (`lr`, `partial`, `weight_decay`, …, `beta1` and `beta2` for the entries of `betas`), a
+            function of the start value and of t = 1, 2, … that gives the value of step t: `Geometric`, `Inverse`,
+            `InverseSqrt` or any other.
+
+    Raises:
+        TypeError: for a name that is no number of the optimizer, or a curve that cannot be called.
+        ValueError: where a curve leaves the range of its hyperparameter, before anything has changed.
+
+    Example:
+        >>> from partial_adaptive import Geometric, InverseSqrt, Padam, Schedule
+        >>> weight = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = Padam([weight], lr=0.1, betas=(0.9, 0.999), bias_correction="none")
+        >>> schedule = Schedule(optimizer, lr=InverseSqrt(), beta1=Geometric(0.5))
+        >>> for _ in range(3):
+        ...     weight.sum().backward()
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]
+        (0.05, (0.1125, 0.999))
+
+    Chen, Gu: Padam: Closing the Generalization Gap of Adaptive Gradient Methods, Theorem 4.2.
+    """
+
+    def __init__(self, optimizer: Any, **curves: Curve) -> None:
+        self._groups: Callable[[], Sequence[dict[str, Any]]] = lambda: optimizer.param_groups
+        self._entries = {name: _entry(name, optimizer) for name in curves}
+        for name, curve in curves.items():
+            if not callable(curve) or isinstance(curve, type):
+                raise TypeError(f"Schedule: {name} must be a curve, a function of start and t, got {curve!r}")
+        self._curves = curves
+        self._t = 1
+        self._starts: list[dict[str, float]] = []
+        self._apply()
+
+    @property
+    def t(self) -> int:
+        """The number of the step that comes next, 1 at first."""
+        return self._t
+
+    def step(self) -> None:
+        """Go on to the next step's values."""
+        self._t += 1
+        try:
+            self._apply()
+        except ValueError:
+            self._t -= 1
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule is, as plain data: t, and the start values of each group. The curves are not in it."""
+        return {"t": self._t, "starts": [dict(start) for start in self._starts]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where another one was.
+
+        Args:
+            state_dict: what `state_dict` of a schedule of the same hyperparameters and groups gave.
+
+        Raises:
+            ValueError: where it is of others, before anything has changed.
+        """
+        t, starts = state_dict["t"], [dict(start) for start in state_dict["starts"]]
+        names, count = set(self._curves), len(self._groups())
+        if len(starts) > count or any(set(start) != names for start in starts):
+            theirs = sorted({name for start in starts for name in start})
+            raise ValueError(
+                f"Schedule: state_dict must be of {', '.join(sorted(names))} in {count} groups, "
+                f"got {', '.join(theirs)} in {len(starts)}"
+            )
+        before = self._t, self._starts
+        self._t, self._starts = t, starts
+        try:
+            self._apply()
+        except ValueError:
+            self._t, self._starts = before
+            raise
+
+    def _apply(self) -> None:
+        groups = self._groups()
+        later = [{name: _read(group, name) for name in self._curves} for group in groups[len(self._starts) :]]
+        starts = [*self._starts, *later]
+        found = [{name: self._value(name, start[name]) for name in self._curves} for start in starts]
+        for group, values in zip(groups, found, strict=True):
+            for name, value in values.items():
+                _write(group, name, value)
+        self._starts = starts
+
+    def _value(self, name: str, start: float) -> float:
+        value, entry = self._curves[name](start, self._t), self._entries[name]
+        if not entry.accepts(value):
+            raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {value!r} at step {self._t}")
+        return float(value)
+
+
+def _entry(name: str, optimizer: Any) -> Hyperparameter:
+    """What is known of a hyperparameter that can be scheduled."""
+    recipe = optimizer.recipe
+    table = table_for(recipe.hyperparameters, recipe.own)
+    known = {key: entry for key, entry in table.items() if entry.static is False and key != "betas"}
+    known |= dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}
+    if name not in known:
+        raise TypeError(
+            f"Schedule: {type(optimizer).__name__} has no number {name!r}{nearest(name, known)}; it has "
+            f"{', '.join(known)}"
+        )
+    return known[name]
+
+
+def _read(group: Mapping[str, Any], name: str) -> float:
+    return float(group["betas"][_BETAS.index(name)] if name in _BETAS else group[name])
+
+
+def _write(group: dict[str, Any], name: str, value: float) -> None:
+    if name in _BETAS:
+        betas = list(group["betas"])
+        place = _BETAS.index(name)
+        if isinstance(betas[place], Tensor):
+            betas[place].fill_(value)
+        else:
+            betas[place] = value
+            group["betas"] = tuple(betas)
+    elif isinstance(group[name], Tensor):
+        group[name].fill_(value)
+    else:
+        group[name] = value
