@@ -10,7 +10,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from partial_adaptive import TENSOR, Hyper, Padam, PartialAdam, PartialAdaptiveOptimizer
 from partial_adaptive.rules.numerators import ExpAvg
-from partial_adaptive.rules.second_moments import ExpAvgSq
+from partial_adaptive.rules.second_moments import ExpAvgSq, Quotient
 from partial_adaptive.testing import Make, factory
 
 MUTANTS: dict[str, Make] = {}
@@ -63,6 +63,13 @@ def grad_of(param: Tensor) -> Tensor:
 class WritesGrad(ExpAvgSq):
     def scale(self, grad: Tensor, hyper: Hyper, *buffers: Any) -> Tensor:
         return super().scale(grad.abs_(), hyper, *buffers)
+
+
+@mutant("check_feasible_set")
+class LosesTheWeights(ExpAvgSq):
+    def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *buffers: Any) -> Quotient:
+        quotient = super().divide(numerator, grad, hyper, *buffers)
+        return Quotient(quotient.divided(), quotient.denominator.mul(0).add(1))
 
 
 @mutant("check_zero_dim_and_empty_tensors")

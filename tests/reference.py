@@ -123,6 +123,11 @@ class Ball:
         known = (np.abs(self.value) > self.radius) | (self.radius == 0)
         return _settle(np.sign(self.value), np.where(known, 0.0, 2.0), self)
 
+    def clipped(self, low: float, high: float) -> "Ball":
+        """Move what is outside of an interval to its end."""
+        value = np.clip(self.value, low, high)
+        return Ball(value, np.where(np.abs(self.value - value) > self.radius, 0.0, self.radius), self.form)
+
     def stored(self) -> "Ball":
         """The same in the library's format, where numbers may be too large."""
         size, largest = np.abs(self.value), self.form.largest
@@ -221,6 +226,8 @@ class Transcription:
             if h["weight_decay"] != 0 and h["decoupled_weight_decay"]:
                 self.theta = self.theta * (1 - h["lr"] * h["weight_decay"])
             self.theta = (self.theta - move).stored()
+            if h["constraint"] is not None:
+                self.theta = self.theta.clipped(h["constraint"].low, h["constraint"].high)
 
     def move(self, g: Ball, h: Hyper) -> Ball:
         """What is subtracted from θ; takes the gradient into the state."""

@@ -41,7 +41,7 @@ from reference import FLOAT32, FLOAT64, TRANSCRIPTIONS, Array, Ball, Transcripti
 from torch import Tensor
 from torch.nn import Parameter
 
-from partial_adaptive import MEMBERS, create
+from partial_adaptive import MEMBERS, Box, create
 
 STEPS = int(os.environ.get("FUZZ_STEPS", "0"))  # 0: the short version
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
@@ -72,6 +72,7 @@ COMMON: dict[str, tuple[Any, ...]] = {
     "weight_decay": (0.0, 0.1, 0.01),
     "decoupled_weight_decay": (False, True),
     "maximize": (False, True) if STEPS else (False,),
+    "constraint": (None, Box(-1.5, 1)),
 }
 BETAS = {"betas": ((0.9, 0.999), (0.5, 0.9), (0.0, 0.99), (0.9, 0.0), (0.99, 0.5))}
 CORRECTION = {"bias_correction": ("consistent", "adam", "none")}

@@ -1,9 +1,13 @@
 """What the rule promises: the meaning of p, of decay, of maximize, and of a scale in the gradient's units."""
 
+import functools
+import itertools
+
 import torch
 from torch import Tensor
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
+from partial_adaptive.rules.projection import Box, HalfSpace
 from partial_adaptive.rules.second_moments import Estimator
 from partial_adaptive.testing.harness import (
     DECAYS,
@@ -199,6 +203,34 @@ def check_scale_of(make: Make) -> None:
                     assert bool((scale > 0).all()), "the scale must be positive: add hyper.eps"
             optimizer.step()
         same(values(params), run(make, 3, partial=partial), "looking at the scale has changed the training")
+
+
+@check
+def check_feasible_set(make: Make) -> None:
+    """A constraint is projected onto when the step is done, in the metric s^(2p) of the scale that has divided it."""
+    plain = make(parameters())
+    if not isinstance(plain.recipe.rule(plain.param_groups[0], scaled=True).second_moment, Estimator):
+        return  # no metric to project in
+    for partial, constraint in itertools.product((0.0, 0.125, 0.5), (Box(-0.5, 0.7), HalfSpace(1.0, -1.0))):
+        for mode in modes_of(functools.partial(make, constraint=constraint)):
+            params, freed = parameters(), parameters()
+            optimizer = make(params, partial=partial, constraint=constraint, **mode)
+            free = make(freed, partial=partial, **mode)
+            for step in range(4):
+                for i, (param, twin) in enumerate(zip(params, freed, strict=True)):
+                    twin.data.copy_(param.data)
+                    param.grad = twin.grad = gradient(param, step, i)
+                scales = [free.scale_of(twin) for twin in freed]
+                free.step()
+                optimizer.step()
+                nearest = [
+                    constraint.project(
+                        twin.detach(), torch.ones_like(twin) if scale is None else scale ** (2 * partial)
+                    )
+                    for twin, scale in zip(freed, scales, strict=True)
+                ]
+                claim = f"the step does not end at the nearest point of {constraint} (p = {partial}, {mode})"
+                same(values(params), nearest, claim, 1e-10)
 
 
 def _scales(optimizer: PartialAdaptiveOptimizer, step: int) -> list[Tensor]:
