@@ -14,6 +14,7 @@ from benchmarks.cluster import ClusterError
 from benchmarks.data import DataError
 from benchmarks.distributed import DistributedError
 from benchmarks.engine import train
+from benchmarks.regret import command as theory
 from benchmarks.runner import Outcome, Settings, Stop
 from benchmarks.store import Store, StoreError
 from benchmarks.study import Run, Study, StudyError
@@ -141,7 +142,7 @@ def _add_places(command: argparse.ArgumentParser) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     for title, entries in (
-        ("studies", {name: studies.load(name).title for name in studies.names()}),
+        ("studies", {name: studies.load(name).title for name in studies.names()} | theory.TITLES),
         ("workloads", {name: workload.description for name, workload in workloads.REGISTRY.items()}),
         ("optimizers", {name: entry.title for name, entry in optimizers.REGISTRY.items()}),
     ):
@@ -152,11 +153,19 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    _write_report([studies.load(name) for name in options.studies], options)
+    trained = [studies.load(name) for name in options.studies if name not in theory.TITLES]
+    for name in theory.TITLES:
+        if name in options.studies:
+            theory.report(name, options)
+    if trained:
+        _write_report(trained, options)
     return DONE
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.study in theory.TITLES:
+        theory.run(options)
+        return DONE
     study, store = studies.load(options.study), Store(options.results)
     devices = options.device or _default_devices()
     threads = options.threads or study.threads
