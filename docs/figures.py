@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.data import load
 from benchmarks.models.small import mlp
+from benchmarks.regret import counterexample, counterexample_report, study, study_report
+from benchmarks.regret.record import load as load_record
 from benchmarks.report import figures as report
 from partial_adaptive import Constraint, Geometric, InverseSqrt, Padam, Schedule, Simplex
 
@@ -46,6 +48,10 @@ def main() -> None:
         save("why", why())
         save("bias-correction", bias_correction())
         save("metric", metric())
+    regret = load_record(study.Record, HERE / "regret.json", "")
+    save("regret", study_report.figures(regret)["bound"])
+    examples = load_record(counterexample.Record, HERE / "counterexample.json", "")
+    save("counter-example", counterexample_report.figures(examples)["critical"])
 
 
 def save(name: str, figure: Figure) -> None:

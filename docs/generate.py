@@ -133,7 +133,7 @@ def main() -> None:
 
 def current() -> dict[str, str]:
     """The tables that follow from the code alone."""
-    return {"members": members(), "kernel": kernel(), "elementwise": elementwise()}
+    return {"members": members(), "kernel": kernel(), "elementwise": elementwise(), "regret": regret()}
 
 
 def filled(text: str, tables: Mapping[str, str]) -> str:
@@ -182,6 +182,30 @@ def quick(results: Path) -> str:
         f"torch {facts['torch']}."
     )
     return f"{_table(header, rows)}\n{textwrap.fill(note, 119)}\n"
+
+
+def regret() -> str:
+    """The regrets of the study `regret` on record, beside the bound at p = 1/8."""
+    from benchmarks.regret.record import load
+    from benchmarks.regret.study import Record
+    from benchmarks.regret.text import fraction, number, power
+
+    record = load(Record, ROOT / "docs" / "regret.json", "`python -m benchmarks run regret` makes it")
+    rows = []
+    for problem in record.problems:
+        end = problem.best(1 / 8).points[-1]
+        ratios = power(end.bound.total / end.regret), power(end.bound.total / end.trivial)
+        rows.append(
+            (problem.name, problem.feasible, *(number(problem.best(p).regret) for p in record.partials), *ratios)
+        )
+    header = ("problem", "set", *(f"R at p = {fraction(p)}" for p in record.partials))
+    table = _table((*header, "bound / R at p = 1/8", "bound / trivial bound"), rows)
+    rates = len(record.problems[0].of(record.partials[0]))
+    note = (
+        f"The regret R after {record.rounds:,} rounds, at the best of {rates} α. The trivial bound is D·ΣₜΣᵢ|gₜᵢ|, "
+        f"which nobody can exceed. `python -m benchmarks run regret`, torch {record.environment['torch']}."
+    )
+    return f"{table}\n{textwrap.fill(note, 119)}\n"
 
 
 def kernel() -> str:
