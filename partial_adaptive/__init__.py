@@ -9,6 +9,7 @@ from partial_adaptive.members import (
     PartialAdaMax,
     PartialNAdam,
     PartialRMSprop,
+    PartialSign,
     PartialYogi,
 )
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
@@ -51,6 +52,7 @@ __all__ = [
     "PartialAdaptiveOptimizer",
     "PartialNAdam",
     "PartialRMSprop",
+    "PartialSign",
     "PartialYogi",
     "Schedule",
     "SecondMoment",

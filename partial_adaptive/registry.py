@@ -92,6 +92,7 @@ _MEMBERS = (
         "√(v/c₂)+ε, v an average of (g−m)²",
     ),
     Member("partial_yogi", members.PartialYogi, "√(v/c₂)+ε, v moved by at most (1−β₂)g²"),
+    Member("partial_sign", members.PartialSign, "|n|+ε, n the numerator itself"),
 )
 
 MEMBERS: Mapping[str, Member] = MappingProxyType({member.name: member for member in _MEMBERS})

@@ -317,6 +317,23 @@ class Padam(Adam):
         return self.state["max_exp_avg_sq"]
 
 
+class Sign(Transcription):
+    """Lion with |n|^(1−2p) in the place of the sign: n is between the old average and the gradient."""
+
+    def move(self, g: Ball, h: Hyper) -> Ball:
+        beta1, beta2 = h["betas"]
+        n = self.entry("exp_avg", h) * beta1 + g * (1 - beta1)
+        self.average("exp_avg", g, beta2, h)
+        if h["bias_correction"] != "none":
+            n = n / (1 - Ball.exact(beta1, self.form) * beta2 ** (self.t - 1))
+        factor = Ball.exact(h["lr"], self.form)
+        if h["partial"] == 0:
+            return factor * n
+        zero = (n.value == 0) & (n.radius == 0)
+        size = Ball(np.where(zero, 1.0, np.abs(n.value)), n.radius, self.form)
+        return factor * n / (size + h["eps"]).power(2 * h["partial"])
+
+
 class NAdam(Adam):
     """NAdam, whose product of μ is over all of the parameter's steps; "none" leaves the products out."""
 
@@ -441,4 +458,5 @@ TRANSCRIPTIONS: Mapping[str, Callable[[Array, Format], Transcription]] = {
     "partial_adadelta": Adadelta,
     "partial_adabelief": AdaBelief,
     "partial_yogi": Yogi,
+    "partial_sign": Sign,
 }

@@ -90,6 +90,7 @@ OWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "partial_adadelta": {"rho": (0.9, 0.5, 0.0, 1.0, 0.99)},
     "partial_adabelief": {**BETAS, **CORRECTION},
     "partial_yogi": {**BETAS, **CORRECTION, "initial_accumulator_value": (1e-6, 0.0, 0.1)},
+    "partial_sign": {**BETAS, **CORRECTION},
 }
 
 SHAPES = ((3,), (2, 3), (), (1,), (3, 4), (2, 1, 3), (7,), (0,))
@@ -535,7 +536,7 @@ class Life(RuleBasedStateMachine):
                 step = float(state.get("step", 0))
                 assert step == ref.t, f"{where}: the count of steps is {step}, in a state of {sorted(state)}"
                 assert ref.age or not any(name in state for name in ref.second), f"{where}: {sorted(state)} at age 0"
-                if ref.age and hyper["partial"] > 0 and ref.t:
+                if ref.second and ref.age and hyper["partial"] > 0 and ref.t:
                     age = float(state.get("estimator_step", step))
                     assert age == ref.age, f"{where}: the second moment's count is {age}"
 

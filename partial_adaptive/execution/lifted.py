@@ -104,7 +104,7 @@ class Lifted(ABC):
         return self._call("pow", exponent)
 
     def __rpow__(self, base: float) -> Self:
-        return self._call("mul", math.log(base))._call("exp")
+        return self._call("mul", math.log(base) if base else -1e3)._call("exp")  # 0⁰ is 1, any other power 0
 
     def __matmul__(self, other: Any) -> Self:
         return self._call("matmul", other)

@@ -9,6 +9,7 @@ from partial_adaptive.members.adam import (
     PartialNAdam,
     PartialYogi,
 )
+from partial_adaptive.members.sign import PartialSign
 
 __all__ = [
     "Padam",
@@ -19,5 +20,6 @@ __all__ = [
     "PartialAdam",
     "PartialNAdam",
     "PartialRMSprop",
+    "PartialSign",
     "PartialYogi",
 ]

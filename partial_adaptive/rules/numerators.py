@@ -69,6 +69,23 @@ class ExpAvg(Momentum):
         return average_(exp_avg, grad, hyper.beta1)
 
 
+class InterpolatedExpAvg(Momentum):
+    """n = (β₁m + (1−β₁)g)/(1 − β₁β₂^(t−1)), and then m = β₂m + (1−β₂)g: Lion's; Adam's where β₁ = β₂.
+
+    Chen et al.: Symbolic Discovery of Optimization Algorithms, NeurIPS 2023.
+    """
+
+    slots = {"exp_avg": Slot()}
+    hyperparameters = ("betas", "bias_correction")
+
+    def numerator(self, grad: Tensor, hyper: Hyper, exp_avg: Tensor) -> Tensor:
+        numerator = exp_avg.mul(hyper.beta1).add_(grad.mul(1 - hyper.beta1))
+        average_(exp_avg, grad, hyper.beta2)
+        if hyper.bias_correction == "none":
+            return numerator
+        return numerator.div_(1 - hyper.beta1 * hyper.beta2 ** (hyper.step - 1))
+
+
 class NesterovExpAvg(Momentum):
     """n = g(1−μₜ)/(1−Πμ) + m·μₜ₊₁/(1−Πμ·μₜ₊₁), μₜ = β₁(1 − 0.96^(t·momentum_decay)/2): NAdam's.
 

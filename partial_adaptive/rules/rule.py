@@ -89,8 +89,8 @@ class Rule:
         """What the step would divide by, before the power; None where it divides by nothing of that kind."""
         if not isinstance(self.second_moment, Estimator):
             return None
-        grad, _ = self._numerator(param, grad, hyper, state)
-        return self.second_moment.scale(grad, hyper, *self._of(self.second_moment, state))
+        grad, numerator = self._numerator(param, grad, hyper, state)
+        return self.second_moment.measured(numerator, grad, hyper, *self._of(self.second_moment, state))
 
     def _numerator(self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """The gradient as the second moment sees it, and n."""

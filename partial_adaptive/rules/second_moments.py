@@ -63,9 +63,13 @@ class Estimator(SecondMoment):
     """A second moment with a value per element, row or tensor: s = √v + ε in units of |g|, and n/s^(2p).
 
     What a new one implements is `scale`.
+
+    Attributes:
+        of_numerator: whether `scale` gets the numerator in the place of the gradient.
     """
 
     hyperparameters: tuple[str, ...] = ("eps",)
+    of_numerator: bool = False
 
     @abstractmethod
     def scale(self, grad: Tensor, hyper: Hyper, *slots: Any) -> Tensor:
@@ -74,19 +78,24 @@ class Estimator(SecondMoment):
         s has the gradient's shape or broadcasts to it.
         """
 
+    def measured(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *slots: Any) -> Tensor:
+        """The scale of what it is made from."""
+        return self.scale(numerator if self.of_numerator else grad, hyper, *slots)
+
     def observe(self, direction: Tensor, hyper: Hyper, *slots: Any) -> None:
         """Take in the direction n/s^(2p) that is about to be applied; most estimators have no use for it."""
 
     def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *slots: Any) -> Quotient:
         """n/s^(2p)."""
-        scale: Any = self.scale(grad, hyper, *slots)
+        scale: Any = self.measured(numerator, grad, hyper, *slots)
         if scale is None or isinstance(scale, int | float):
             raise TypeError(
                 f"{type(self).__name__}.scale must return the scale s, a new tensor, got {scale}; is a return missing?"
             )
-        if scale is grad or any(map(is_, slots, repeat(scale))):
+        if scale is grad or scale is numerator or any(map(is_, slots, repeat(scale))):
             raise TypeError(
-                f"{type(self).__name__}.scale must return a new tensor, got its own state; return a clone() of it"
+                f"{type(self).__name__}.scale must return a new tensor, got its own state or what it was given; return "
+                "a clone() of it"
             )
         if isinstance(scale, Tensor) and scale._is_view():  # maybe of its state, which the power would overwrite
             scale = scale.clone()
@@ -243,3 +252,18 @@ class YogiSq(Estimator):
         square = grad.mul(grad)
         exp_avg_sq.sub_(exp_avg_sq.sub(square).sign_().mul_(square).mul_(1 - hyper.beta2))
         return exp_avg_sq.sqrt().div_(hyper.correction2_sqrt).add_(hyper.eps)
+
+
+class NumeratorSq(Estimator):
+    """s = |n| + ε, and 1 + ε where n is 0: the numerator itself, of which p = 1/2 leaves the sign.
+
+    Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD: Compressed Optimisation for Non-Convex Problems, ICML 2018.
+    """
+
+    of_numerator = True
+    sparse = True
+
+    def scale(self, numerator: Tensor, hyper: Hyper) -> Tensor:
+        size = numerator.abs()
+        positive: Tensor = hyper.when(size > 0, size, 1.0)
+        return positive.add(hyper.eps)

@@ -112,7 +112,7 @@ def check_coupled_decay(make: Make) -> None:
     for mode in modes_of(make):
         for maximize in (False, True):
             ours, by_hand = parameters(), parameters()
-            optimizer = make(ours, weight_decay=0.1, maximize=maximize, **mode)
+            optimizer = make(ours, weight_decay=0.1, decoupled_weight_decay=False, maximize=maximize, **mode)
             reference = make(by_hand, **mode)
             for step in range(4):
                 for i, (param, twin) in enumerate(zip(ours, by_hand, strict=True)):
@@ -159,6 +159,8 @@ def check_exponent_changes(make: Make) -> None:
 def check_estimator_age(make: Make) -> None:
     """Where p was 0 the estimator has seen nothing: its bias correction counts the steps that it took (`hyper.age`)."""
     optimizer, reference = make(parameters(), partial=0.0), make(parameters(), partial=0.125)
+    if not _remembers(optimizer):
+        return
     train(optimizer, 3, factor=0.0)  # zeros leave the momentum's averages as they were
     optimizer.param_groups[0]["partial"] = 0.125
     for step in range(3):
@@ -172,6 +174,8 @@ def check_estimator_age(make: Make) -> None:
 def check_estimator_pause(make: Make) -> None:
     """While p is 0 for some steps the estimator rests: it keeps its state and its age, and goes on from there."""
     optimizer, reference = make(parameters(), partial=0.125), make(parameters(), partial=0.125)
+    if not _remembers(optimizer):
+        return
     for one in (optimizer, reference):
         train(one, 2, factor=0.0)
     optimizer.param_groups[0]["partial"] = 0.0
@@ -231,6 +235,11 @@ def check_feasible_set(make: Make) -> None:
                 ]
                 claim = f"the step does not end at the nearest point of {constraint} (p = {partial}, {mode})"
                 same(values(params), nearest, claim, 1e-10)
+
+
+def _remembers(optimizer: PartialAdaptiveOptimizer) -> bool:
+    """Whether the second moment has a state, which could be of another age than the parameter."""
+    return bool(optimizer.recipe.rule(optimizer.param_groups[0], scaled=True).second_moment.slots)
 
 
 def _scales(optimizer: PartialAdaptiveOptimizer, step: int) -> list[Tensor]:
