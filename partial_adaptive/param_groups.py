@@ -55,7 +55,7 @@ def param_groups(
     Args:
         model: its parameters, tied ones once and frozen ones too, go into the groups with their names.
         weight_decay: decay of all but the biases and what `no_decay` selects, which get 0; a finite number ≥ 0.
-        partial: the exponent p, a number in [0, 1/2]: one for all, or by type of module or pattern of names, of which
+        partial: the exponent p, a number in [0, 1]: one for all, or by type of module or pattern of names, of which
             the first that matches decides (`nn.Module` is for all others). Parameters without one, or with None, take
             the optimizer's.
         no_decay: what else does not decay. Types of modules, their subclasses included, stand for the modules' own
@@ -85,7 +85,7 @@ def param_groups(
     _check_number("weight_decay", weight_decay, "a finite number ≥ 0")
     for p in exponents.values():
         if p is not None:
-            _check_number("partial", p, "a number in [0, 1/2]", 0.5)
+            _check_number("partial", p, "a number in [0, 1]", 1)
     _check_selectors("partial", "a number, or by types of modules and patterns of names", exponents, roles)
     allowed = "a tuple of types of modules, patterns of names and functions of module and parameter"
     if isinstance(no_decay, str) or not isinstance(no_decay, Sequence):

@@ -57,6 +57,7 @@ BAD: dict[str, list[Any]] = {
     "maximize": [None, 1],
     "foreach": [1, "auto"],
     "fused": [1, "auto"],
+    "beyond_half": [None, 1],
     "capturable": [None, 1],
     "differentiable": [None, 1],
     "state_dtype": [torch.int64, "float32", float],

@@ -11,7 +11,7 @@ import partial_adaptive as pa
 from partial_adaptive.testing.harness import parameters, train
 
 NOT_TORCH = {"partial", "bias_correction", "decoupled_weight_decay", "state_dtype", "mean", "fused", "foreach"}
-NOT_TORCH |= {"constraint"}
+NOT_TORCH |= {"beyond_half", "constraint"}
 NAMES = list(pa.MEMBERS)
 COUNTERPARTS = [member for member in pa.MEMBERS.values() if member.counterpart]
 

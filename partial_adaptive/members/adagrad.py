@@ -34,7 +34,8 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
         initial_accumulator_value: what the second-moment state starts with; a finite number ≥ 0 (default: 0.0).
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 1e-10).
         foreach: update all tensors in a few kernels; None: where torch.optim does; True, False or None (default: None).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         mean: the paper's Adagrad: the mean of the squares with α/√t, where torch sums with α; True or False (default:
             False).
         decoupled_weight_decay: decay the parameter itself (as AdamW does), not through the gradient; True or False
@@ -44,6 +45,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -76,6 +78,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:
@@ -105,11 +108,13 @@ class PartialRMSprop(PartialAdaptiveOptimizer):
         foreach: update all tensors in a few kernels; None: where torch.optim does; True, False or None (default: None).
         maximize: ascend instead of descend; True or False (default: False).
         differentiable: let autograd run through `step`; True or False (default: False).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         decoupled_weight_decay: decay the parameter itself (as AdamW does), not through the gradient; True or False
             (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -142,6 +147,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer):
         partial: float | Tensor = 1 / 8,
         decoupled_weight_decay: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:
@@ -172,7 +178,8 @@ class PartialAdadelta(PartialAdaptiveOptimizer):
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 1e-06).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
         foreach: update all tensors in a few kernels; None: where torch.optim does; True, False or None (default: None).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         decoupled_weight_decay: decay the parameter itself (as AdamW does), not through the gradient; True or False
             (default: False).
         capturable: never wait for a value on the device (CUDA graphs); True or False (default: False).
@@ -180,6 +187,7 @@ class PartialAdadelta(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -210,6 +218,7 @@ class PartialAdadelta(PartialAdaptiveOptimizer):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:

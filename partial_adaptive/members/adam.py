@@ -33,7 +33,8 @@ class Padam(PartialAdaptiveOptimizer):
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 1e-08).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
         amsgrad: keep the running maximum of the second moment; True or False (default: True).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         bias_correction: `consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by
             √(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1);
             'consistent', 'adam' or 'none' (default: 'consistent').
@@ -45,6 +46,7 @@ class Padam(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -77,6 +79,7 @@ class Padam(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:
@@ -103,7 +106,8 @@ class PartialAdam(PartialAdaptiveOptimizer):
             0.999)).
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 1e-08).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         bias_correction: `consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by
             √(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1);
             'consistent', 'adam' or 'none' (default: 'consistent').
@@ -115,6 +119,7 @@ class PartialAdam(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -146,6 +151,7 @@ class PartialAdam(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:
@@ -173,7 +179,8 @@ class PartialNAdam(PartialAdaptiveOptimizer):
         momentum_decay: decay of NAdam's momentum schedule; a finite number ≥ 0 (default: 0.004).
         decoupled_weight_decay: decay the parameter itself (as AdamW does), not through the gradient; True or False
             (default: False).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         bias_correction: `consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by
             √(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1);
             'consistent', 'adam' or 'none' (default: 'consistent').
@@ -183,6 +190,7 @@ class PartialNAdam(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -215,6 +223,7 @@ class PartialNAdam(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:
@@ -240,7 +249,8 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 1e-08).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
         foreach: update all tensors in a few kernels; None: where torch.optim does; True, False or None (default: None).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         bias_correction: `consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by
             √(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1);
             'consistent', 'adam' or 'none' (default: 'consistent').
@@ -251,6 +261,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -282,6 +293,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:
@@ -304,7 +316,8 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
             0.999)).
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 1e-08).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         bias_correction: `consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by
             √(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1);
             'consistent', 'adam' or 'none' (default: 'consistent').
@@ -316,6 +329,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -347,6 +361,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:
@@ -370,7 +385,8 @@ class PartialYogi(PartialAdaptiveOptimizer):
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 0.001).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
         initial_accumulator_value: what the second-moment state starts with; a finite number ≥ 0 (default: 1e-06).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         bias_correction: `consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by
             √(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1);
             'consistent', 'adam' or 'none' (default: 'consistent').
@@ -382,6 +398,7 @@ class PartialYogi(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -414,6 +431,7 @@ class PartialYogi(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:

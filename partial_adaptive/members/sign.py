@@ -22,8 +22,8 @@ class PartialSign(PartialAdaptiveOptimizer):
         n = (β₁m + (1−β₁)g)/(1 − β₁β₂^(t−1)),  m ← β₂m + (1−β₂)g
         θ ← θ − α · n / (|n| + ε)^(2p),  which is α · sign(n) · |n|^(1−2p) where ε is 0
 
-    At p = 1/2 it is Lion, and with β₁ = β₂ signSGD with momentum; p = 0 is SGD with momentum. Weight decay is decoupled,
-    as Lion's is.
+    At p = 1/2 it is Lion, and with β₁ = β₂ signSGD with momentum; p = 0 is SGD with momentum. Weight decay is
+    decoupled, as Lion's is.
 
     Args:
         params: tensors, (name, tensor) pairs, or dicts that define param groups.
@@ -31,7 +31,8 @@ class PartialSign(PartialAdaptiveOptimizer):
         betas: decay rates of the averages of the gradient and of its square; two numbers in [0, 1) (default: (0.9,
             0.99)).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
-        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2] (default: 0.125).
+        partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
+            beyond_half=True (default: 0.125).
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 0.0).
         bias_correction: `consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by
             √(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1);
@@ -44,6 +45,7 @@ class PartialSign(PartialAdaptiveOptimizer):
         differentiable: let autograd run through `step`; True or False (default: False).
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
+        beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
@@ -75,6 +77,7 @@ class PartialSign(PartialAdaptiveOptimizer):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
     ) -> None:

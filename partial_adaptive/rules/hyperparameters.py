@@ -4,7 +4,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -129,7 +129,11 @@ _fraction = _within(0, 1, closed=False, tensor=True)
 
 HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     "lr": number(REQUIRED, meaning="learning rate α", tensor=True),
-    "partial": number(1 / 8, 0, 0.5, meaning="the exponent p: 1/2 is the classical optimizer, 0 is SGD", tensor=True),
+    "partial": replace(
+        number(1 / 8, 0, 1, meaning="the exponent p: 1/2 is the classical optimizer, 0 is SGD", tensor=True),
+        allowed="a number in [0, 1/2], or in [0, 1] with beyond_half=True",
+    ),
+    "beyond_half": flag(False, meaning="allow p up to 1, where the theory says nothing"),
     "betas": Hyperparameter(
         "decay rates of the averages of the gradient and of its square",
         "two numbers in [0, 1)",
@@ -179,7 +183,7 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
 _TAKEN = "age beta1 beta2 correction1 correction2_sqrt has_decay param_names params step step_size value when"
 NUMBERS = frozenset(_TAKEN.split())
 MODES = ("foreach", "fused", "capturable", "differentiable")
-COMMON = ("lr", "partial", "weight_decay", "decoupled_weight_decay", "maximize", *MODES, "state_dtype")
+COMMON = ("lr", "partial", "beyond_half", "weight_decay", "decoupled_weight_decay", "maximize", *MODES, "state_dtype")
 EXCLUSIVE = (("foreach", "differentiable"), ("fused", "differentiable"), ("fused", "foreach"))
 
 
@@ -233,13 +237,20 @@ def validated(
             changed[name] = value
         if not wait and any(isinstance(v, Tensor) and not v.is_cpu for v in _elements(value)):
             continue
-        if not entry.accepts(value):
+        if not accepted(name, value, entry, group):
             error = TypeError if isinstance(value, str) and not isinstance(entry.default, str) else ValueError
             raise error(f"{owner}: {name} must be {entry.allowed}, got {given!r}")
     for mode, other in EXCLUSIVE:
         if group[mode] and group[other]:
             raise ValueError(f"{owner}: {mode}=True excludes {other}=True, got both")
     return changed
+
+
+def accepted(name: str, value: Any, entry: Hyperparameter, group: Mapping[str, Any]) -> bool:
+    """Whether a param group may have this value of a hyperparameter."""
+    if name != "partial" or group["beyond_half"] or not entry.accepts(value):
+        return entry.accepts(value)
+    return bool((value.item() if isinstance(value, Tensor) else value) <= 0.5)
 
 
 def _elements(value: Any) -> Iterable[Any]:

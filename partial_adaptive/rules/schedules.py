@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, final
 
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyperparameter, nearest, number, table_for
+from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nearest, number, table_for
 
 Curve: TypeAlias = Callable[[float, int], float]  # from the start value and t = 1, 2, …, the value at step t
 _BETAS = ("beta1", "beta2")
@@ -154,15 +154,18 @@ class Schedule:
         groups = self._groups()
         later = [{name: _read(group, name) for name in self._curves} for group in groups[len(self._starts) :]]
         starts = [*self._starts, *later]
-        found = [{name: self._value(name, start[name]) for name in self._curves} for start in starts]
+        found = [
+            {name: self._value(name, start[name], group) for name in self._curves}
+            for group, start in zip(groups, starts, strict=True)
+        ]
         for group, values in zip(groups, found, strict=True):
             for name, value in values.items():
                 _write(group, name, value)
         self._starts = starts
 
-    def _value(self, name: str, start: float) -> float:
+    def _value(self, name: str, start: float, group: Mapping[str, Any]) -> float:
         value, entry = self._curves[name](start, self._t), self._entries[name]
-        if not entry.accepts(value):
+        if not accepted(name, value, entry, group):
             raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {value!r} at step {self._t}")
         return float(value)
 

@@ -99,7 +99,8 @@ class Estimator(SecondMoment):
             )
         if isinstance(scale, Tensor) and scale._is_view():  # maybe of its state, which the power would overwrite
             scale = scale.clone()
-        weights = power(scale, 2 * hyper.partial)
+        # Where 2p may be above 1, by the square of s^p: `power` is for exponents up to 1.
+        weights = power(scale, hyper.partial).square() if hyper.beyond_half else power(scale, 2 * hyper.partial)
         if type(self).observe is Estimator.observe:
             return Quotient(numerator, weights)
         direction = numerator.div(weights)
