@@ -91,6 +91,11 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
         "Hyperparameters over time. [Usage](usage.md#schedules) shows them.",
         [
             partial_adaptive.Schedule,
+            partial_adaptive.Linear,
+            partial_adaptive.Cosine,
+            partial_adaptive.Logistic,
+            partial_adaptive.Steps,
+            partial_adaptive.NormCosine,
             partial_adaptive.Geometric,
             partial_adaptive.Inverse,
             partial_adaptive.InverseSqrt,

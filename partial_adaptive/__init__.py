@@ -18,7 +18,17 @@ from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
 from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.projection import Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Simplex
-from partial_adaptive.rules.schedules import Geometric, Inverse, InverseSqrt, Schedule
+from partial_adaptive.rules.schedules import (
+    Cosine,
+    Geometric,
+    Inverse,
+    InverseSqrt,
+    Linear,
+    Logistic,
+    NormCosine,
+    Schedule,
+    Steps,
+)
 from partial_adaptive.rules.second_moments import Estimator, SecondMoment
 from partial_adaptive.rules.stage import ELEMENT, TENSOR, Needs, Slot, Switch, Tensors, Transform
 
@@ -30,6 +40,7 @@ __all__ = [
     "TENSOR",
     "Box",
     "Constraint",
+    "Cosine",
     "Estimator",
     "Geometric",
     "HalfSpace",
@@ -39,10 +50,13 @@ __all__ = [
     "InverseSqrt",
     "L1Ball",
     "L2Ball",
+    "Linear",
+    "Logistic",
     "Member",
     "Momentum",
     "Needs",
     "NonNegative",
+    "NormCosine",
     "Padam",
     "PartialAdaBelief",
     "PartialAdaMax",
@@ -58,6 +72,7 @@ __all__ = [
     "SecondMoment",
     "Simplex",
     "Slot",
+    "Steps",
     "Switch",
     "Tensors",
     "Transform",

@@ -1,6 +1,7 @@
 """Schedules: hyperparameters over time, those of Theorem 4.2 of the Padam paper among them."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
@@ -65,6 +66,158 @@ class InverseSqrt:
         return start / math.sqrt(t)
 
 
+@dataclass(frozen=True)
+class Passage(ABC):
+    """A curve that goes from the start value to another one within some steps, and stays there.
+
+    Args:
+        end: the value at the last of these steps and from then on.
+        steps: how many there are, the first and the last included; a whole number ≥ 2.
+
+    Raises:
+        ValueError: where `end` is not finite or `steps` is not such a number.
+    """
+
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_steps(self, self.steps)
+        if not isinstance(self.end, int | float) or not math.isfinite(self.end):
+            raise ValueError(f"{type(self).__name__}: end must be a finite number, got {self.end!r}")
+
+    @abstractmethod
+    def share(self, progress: float) -> float:
+        """How much of the way is done, 0 to 1, when this share of the steps is."""
+
+    def __call__(self, start: float, t: int) -> float:
+        share = self.share(_progress(t, self.steps))
+        return start * (1 - share) + self.end * share
+
+
+@final
+@dataclass(frozen=True)
+class Linear(Passage):
+    """In equal steps.
+
+    Example:
+        >>> [Linear(0.0, 3)(0.5, t) for t in (1, 2, 3, 4)]
+        [0.5, 0.25, 0.0, 0.0]
+    """
+
+    def share(self, progress: float) -> float:
+        return progress
+
+
+@final
+@dataclass(frozen=True)
+class Cosine(Passage):
+    """Along half a cosine: slow at both ends.
+
+    Example:
+        >>> [round(Cosine(0.0, 5)(1.0, t), 3) for t in (1, 2, 3, 4, 5)]
+        [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+
+    def share(self, progress: float) -> float:
+        return (1 - math.cos(math.pi * progress)) / 2
+
+
+@final
+@dataclass(frozen=True)
+class Logistic(Passage):
+    """Along a logistic curve, stretched so that it reaches both ends.
+
+    Args:
+        steepness: how much of the way is done in the middle; a finite number > 0.
+
+    Example:
+        >>> [round(Logistic(0.0, 5)(1.0, t), 3) for t in (1, 2, 3, 4, 5)]
+        [1.0, 0.93, 0.5, 0.07, 0.0]
+    """
+
+    steepness: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.steepness, int | float) or not 0 < self.steepness < math.inf:
+            raise ValueError(f"Logistic: steepness must be a finite number > 0, got {self.steepness!r}")
+
+    def share(self, progress: float) -> float:
+        return (1 + math.tanh(self.steepness * (progress - 0.5) / 2) / math.tanh(self.steepness / 4)) / 2
+
+
+@final
+@dataclass(frozen=True)
+class Steps:
+    """The start value, and from each of some steps on another value.
+
+    Args:
+        values: the new values, by the step t from which they hold; whole numbers ≥ 2.
+
+    Raises:
+        ValueError: where a key is not such a number.
+
+    Example:
+        >>> [Steps({3: 0.25, 5: 0.0})(0.5, t) for t in (1, 2, 3, 4, 5)]
+        [0.5, 0.5, 0.25, 0.25, 0.0]
+    """
+
+    values: Mapping[int, float]
+
+    def __post_init__(self) -> None:
+        for t in self.values:
+            if type(t) is not int or t < 2:
+                raise ValueError(f"Steps: values must have whole numbers ≥ 2 as keys, got {t!r}")
+
+    def __call__(self, start: float, t: int) -> float:
+        passed = [at for at in self.values if at <= t]
+        return self.values[max(passed)] if passed else start
+
+
+@final
+@dataclass(frozen=True)
+class NormCosine:
+    """LPSGDM's schedule of p: a cosine in the exponent of the norm in which the step is the steepest.
+
+    A step n/|n|^(2p) is the steepest in the ℓ_q norm with q = (2−2p)/(1−2p). q goes from where p starts to 2, which is
+    p = 0, SGD, along half a cosine: from near the sign to SGD, with `PartialSign`.
+
+    Args:
+        steps: how many there are, the first and the last included; a whole number ≥ 2.
+
+    Raises:
+        ValueError: where `steps` is not such a number, or the start is 1/2, where q is infinite.
+
+    Example:
+        >>> [round(NormCosine(5)(0.45, t), 3) for t in (1, 2, 3, 4, 5)]
+        [0.45, 0.442, 0.409, 0.284, 0.0]
+
+    Xu, Yang: Beyond ℓ₂-norm and ℓ∞-norm: A Curvature-Inspired ℓ_p-Norm Scheme for Deep Neural Networks, 2026.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        _check_steps(self, self.steps)
+
+    def __call__(self, start: float, t: int) -> float:
+        if not 0 <= start < 0.5:
+            raise ValueError(f"NormCosine: partial must start in [0, 1/2), where the norm is finite, got {start}")
+        beyond = 1 / (1 - 2 * start) - 1  # q − 2
+        beyond *= (1 + math.cos(math.pi * _progress(t, self.steps))) / 2
+        return beyond / (beyond + 1) / 2
+
+
+def _progress(t: int, steps: int) -> float:
+    return min((t - 1) / (steps - 1), 1.0)
+
+
+def _check_steps(curve: Any, steps: Any) -> None:
+    if type(steps) is not int or steps < 2:
+        raise ValueError(f"{type(curve).__name__}: steps must be a whole number ≥ 2, got {steps!r}")
+
+
 @final
 class Schedule:
     """Changes hyperparameters of an optimizer at every step, each along a curve that begins at its value in the group.
@@ -74,8 +227,8 @@ class Schedule:
     Args:
         optimizer: one of the family; a hyperparameter is scheduled in all of its groups.
         **curves: by name (`lr`, `partial`, `weight_decay`, …, `beta1` and `beta2` for the entries of `betas`), a
-            function of the start value and of t = 1, 2, … that gives the value of step t: `Geometric`, `Inverse`,
-            `InverseSqrt` or any other.
+            function of the start value and of t = 1, 2, … that gives the value of step t: `Linear`, `Cosine`,
+            `Logistic`, `Steps`, `Geometric`, `Inverse`, `InverseSqrt`, `NormCosine` or any other.
 
     Raises:
         TypeError: for a name that is no number of the optimizer, or a curve that cannot be called.
