@@ -11,6 +11,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from partial_adaptive import members
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import nearest
+from partial_adaptive.rules.stage import Needs
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Member:
         formula: its scale s in θ ← θ − α·n/s^(2p).
         counterpart: the torch.optim class that it equals at p = 1/2, if there is one.
         counterpart_options: the keyword arguments with which the counterpart does.
+        options: the keyword arguments with which it takes parameters of any shape.
     """
 
     name: str
@@ -30,6 +32,12 @@ class Member:
     formula: str
     counterpart: type[Optimizer] | None = None
     counterpart_options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether it looks at one element at a time, so that `fused` can compile it."""
+        return self.cls([torch.zeros(1)], **self.options).recipe.needs is Needs.ELEMENT
 
     @property
     def description(self) -> str:
@@ -93,6 +101,15 @@ _MEMBERS = (
     ),
     Member("partial_yogi", members.PartialYogi, "√(v/c₂)+ε, v moved by at most (1−β₂)g²"),
     Member("partial_sign", members.PartialSign, "|n|+ε, n the numerator itself"),
+    Member("partial_adam_mini", members.PartialAdamMini, "√(v/c₂)+ε, v an average of the mean of g² over a block"),
+    Member(
+        "partial_adafactor",
+        members.PartialAdafactor,
+        "√(r·c/mean(r)), r and c averages of g² over rows and columns",
+        torch.optim.Adafactor,
+    ),
+    Member("partial_sm3", members.PartialSM3, "√v+ε, v = min(r, c)+g², r and c its maxima over rows and columns"),
+    Member("partial_muon", members.PartialMuon, "S+ε, S the singular values of n", options={"vectors": "diagonal"}),
 )
 
 MEMBERS: Mapping[str, Member] = MappingProxyType({member.name: member for member in _MEMBERS})

@@ -59,8 +59,14 @@ class Checks:
             raise self.refuse(param, "is expanded: several of its elements are in one place; update a clone of it")
         if grad.is_sparse:
             self._sparse(param, grad)
-        if self._rule.constraint is not None:
-            self._feasible(param, self._rule.constraint)
+        shape = torch.Size((*param.shape, 2)) if param.is_complex() else param.shape
+        for stage in self._rule.stages:
+            reason = stage.refuses(shape)
+            if isinstance(stage, Constraint) and stage.needs is Needs.TENSOR and is_wrapper(param):
+                reason = f"it is a {type(param).__name__}, which has to be gathered first"
+            if reason:
+                where = f"be in {stage}" if isinstance(stage, Constraint) else f"have a {type(stage).__name__}"
+                raise self.refuse(param, f"cannot {where}: {reason}")
         if self._rule.needs is Needs.TENSOR and is_wrapper(param):
             shaped = [name for name, slot in self._rule.slots.items() if not slot.follows]
             if shaped:
@@ -97,13 +103,6 @@ class Checks:
         names = self._group.get("param_names")
         name = repr(names[index]) if names and len(names) == len(params) else f"number {index} of its group"
         return f"parameter {name}, of shape {tuple(param.shape)},"
-
-    def _feasible(self, param: Tensor, constraint: Constraint) -> None:
-        reason = constraint.refuses(torch.Size((*param.shape, 2)) if param.is_complex() else param.shape)
-        if constraint.needs is Needs.TENSOR and is_wrapper(param):
-            reason = f"it is a {type(param).__name__}, which has to be gathered first"
-        if reason:
-            raise self.refuse(param, f"cannot be in {constraint}: {reason}")
 
     def _sparse(self, param: Tensor, grad: Tensor) -> None:
         group, rule = self._group, self._rule

@@ -9,6 +9,8 @@ from partial_adaptive.members.adam import (
     PartialNAdam,
     PartialYogi,
 )
+from partial_adaptive.members.matrix import PartialMuon
+from partial_adaptive.members.memory import PartialAdafactor, PartialAdamMini, PartialSM3
 from partial_adaptive.members.sign import PartialSign
 
 __all__ = [
@@ -16,10 +18,14 @@ __all__ = [
     "PartialAdaBelief",
     "PartialAdaMax",
     "PartialAdadelta",
+    "PartialAdafactor",
     "PartialAdagrad",
     "PartialAdam",
+    "PartialAdamMini",
+    "PartialMuon",
     "PartialNAdam",
     "PartialRMSprop",
+    "PartialSM3",
     "PartialSign",
     "PartialYogi",
 ]

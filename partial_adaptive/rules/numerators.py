@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyper
+from partial_adaptive.rules.hyperparameters import Hyper, flag, number
 from partial_adaptive.rules.stage import Slot, Stage, Tensors, Transform, average_
 
 
@@ -84,6 +84,33 @@ class InterpolatedExpAvg(Momentum):
         if hyper.bias_correction == "none":
             return numerator
         return numerator.div_(1 - hyper.beta1 * hyper.beta2 ** (hyper.step - 1))
+
+
+class RelativeGradient(Momentum):
+    """n = g with the step size min(α, 1/√t): Adafactor's."""
+
+    def numerator(self, grad: Tensor, hyper: Hyper) -> Tensor:
+        return grad
+
+    def step_size(self, hyper: Hyper) -> Any:
+        relative = hyper.step**-0.5
+        return hyper.when(hyper.lr < relative, hyper.lr, relative)
+
+
+class NesterovAverage(Momentum):
+    """m = μm + (1−μ)g, and n = m, or μm + (1−μ)g again with `nesterov`: Muon's."""
+
+    slots = {"momentum_buffer": Slot()}
+    own = {
+        "momentum": number(0.95, 0, 1, closed=False, meaning="decay rate μ of the average of the gradient"),
+        "nesterov": flag(True, meaning="take the average with the gradient in it twice"),
+    }
+
+    def numerator(self, grad: Tensor, hyper: Hyper, momentum_buffer: Tensor) -> Tensor:
+        average_(momentum_buffer, grad, hyper.momentum)
+        if not hyper.nesterov:
+            return momentum_buffer
+        return grad.lerp(momentum_buffer, hyper.momentum)
 
 
 class NesterovExpAvg(Momentum):

@@ -48,10 +48,6 @@ class Constraint(Stage, ABC):
                 or only broadcast to the shape.
         """
 
-    def refuses(self, shape: torch.Size) -> str | None:
-        """Why a parameter of this shape cannot be in the set, as the end of a sentence; None where it can."""
-        return None
-
 
 @final
 @dataclass(frozen=True)

@@ -201,6 +201,8 @@ class Recipe:
             for name, entry in stage.own.items():
                 if own.setdefault(name, entry) is not entry:
                     raise TypeError(f"{type(stage).__name__}.own has {name!r}, which another stage declares otherwise")
+            for name in own.keys() & {*stage.hyperparameters} & HYPERPARAMETERS.keys():
+                raise TypeError(f"{type(stage).__name__} reads the library's {name!r}, which another stage redefines")
         for option in (getattr(chosen, "option", None) for chosen in self.parts):
             if option is not None and option not in (*HYPERPARAMETERS, *own):
                 raise TypeError(
@@ -265,17 +267,13 @@ class Recipe:
         key = (
             tuple(filter(None, (part.select(group) for part in self.before))),
             cast(Momentum, self.momentum.select(group)),
-            second_moment if scaled else self._nulls[second_moment],
+            second_moment if scaled else Null(second_moment.decay),
             tuple(filter(None, (part.select(group) for part in self.after))),
             constraint,
         )
         if key not in self._known:
             self._known[key] = Rule(*key)
         return self._known[key]
-
-    @cached_property
-    def _nulls(self) -> Mapping[Any, Null]:
-        return {stage: Null(stage.decay) for stage in self.second_moment.alternatives if stage is not None}
 
     @cached_property
     def _known(self) -> dict[Any, Rule]:

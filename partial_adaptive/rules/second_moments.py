@@ -6,6 +6,7 @@ gradients and everything else that is not the estimator's own arithmetic.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from itertools import repeat
 from operator import is_
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ class SecondMoment(Stage, ABC):
         """Take `grad` into the slots, in place, and return P^(−p) n; neither argument is changed."""
 
 
+@dataclass(frozen=True)
 class Null(SecondMoment):
     """P⁰ = 1: sees nothing, keeps nothing, and returns n.
 
@@ -50,10 +52,9 @@ class Null(SecondMoment):
         decay: that of the second moment in whose place it stands, on which the authors' bias correction depends.
     """
 
-    sparse = True
+    decay: str | None = None
 
-    def __init__(self, decay: str | None = None) -> None:
-        self.decay = decay
+    sparse = True
 
     def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper) -> Tensor:
         return numerator

@@ -9,11 +9,12 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, NUMBERS, Hyper, Hyperparameter, nearest
+from partial_adaptive.rules.hyperparameters import COMMON, HYPERPARAMETERS, NUMBERS, Hyper, Hyperparameter, nearest
 
 LAWS = {
     "linear": "at p = 0 the steps are linear in the gradients",
     "units": "at p = 1/2 the steps do not depend on the units of the gradients",
+    "position": "the steps do not depend on where the parameter is",
 }
 RENAMED = {
     "buffers": "`slots`, a dict of names and `Slot`s",
@@ -112,6 +113,10 @@ class Stage:
         """All that `select` may give."""
         return (self,)
 
+    def refuses(self, shape: torch.Size) -> str | None:
+        """Why a parameter of this shape is none for this stage, as the end of a sentence; None where it is one."""
+        return None
+
     def check(self) -> None:
         """Raise TypeError for a declaration that cannot be meant so."""
         name = type(self).__name__
@@ -146,7 +151,7 @@ class Stage:
         self._check_decay(name)
         for entry in sorted(self.own.keys() & NUMBERS):
             raise TypeError(f"{name}.own has {entry!r}, by which `hyper` knows something else; choose another name")
-        for entry in sorted(self.own.keys() & HYPERPARAMETERS.keys()):
+        for entry in sorted(self.own.keys() & {*COMMON, *self.hyperparameters} & HYPERPARAMETERS.keys()):
             raise TypeError(
                 f"{name}.own has {entry!r}, which is the library's; read it by naming it in `hyperparameters`"
             )

@@ -88,7 +88,7 @@ def check_state_creating_step(make: Make) -> None:
                 same(values(params), values(parameters()), claim)
 
 
-@check
+@check(law="position")
 def check_learning_rate_scales_steps(make: Make) -> None:
     """α only multiplies: twice the learning rate takes twice the steps, so a scale must not read it."""
     once, twice = (displacement(make, lr=lr) for lr in (0.01, 0.02))
@@ -123,7 +123,7 @@ def check_coupled_decay(make: Make) -> None:
             same(values(ours), values(by_hand), f"weight_decay is not g + λθ (maximize={maximize}, {mode})", 1e-12)
 
 
-@check
+@check(law="position")
 def check_decoupled_decay(make: Make) -> None:
     """decoupled_weight_decay multiplies θ by 1 − αλ and leaves the gradient, and so the scale, alone."""
     for mode in modes_of(make):
