@@ -1,6 +1,6 @@
 """What sets this family apart: the distance travelled, the effective step, the share of scales at the floor."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,12 +33,18 @@ def step_sizes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         lr = float(optimizer.param_groups[0]["lr"])
         return {"effective_step": dict.fromkeys(QUANTILES, lr), "floor_share": None}
     steps = torch.cat([group["lr"] * scale ** (-2 * group["partial"]) for group, scale in scales]).float()
-    at_floor = torch.cat([scale <= 2 * group["eps"] for group, scale in scales])
+    at_floor = torch.cat([scale <= 2 * _floor(group, scale) for group, scale in scales])
     values = torch.quantile(steps, torch.tensor(list(QUANTILES.values()), device=steps.device))
     return {
         "effective_step": dict(zip(QUANTILES, values.tolist(), strict=True)),
         "floor_share": float(at_floor.float().mean()),
     }
+
+
+def _floor(group: Mapping[str, Any], scale: Tensor) -> float:
+    """The least value of a scale; Adafactor's is the first of two, the machine epsilon where that is None."""
+    eps = group["eps"][0] if isinstance(group["eps"], tuple) else group["eps"]
+    return torch.finfo(scale.dtype).eps if eps is None else float(eps)
 
 
 def _scales(member: Any) -> Iterator[tuple[dict[str, Any], Tensor]]:

@@ -30,6 +30,12 @@ _STATED = (
     "initial_accumulator_value",
     "momentum_decay",
     "bias_correction",
+    "blocks",
+    "heads",
+    "beta2_decay",
+    "d",
+    "adjust_lr_fn",
+    "vectors",
 )
 
 
@@ -60,6 +66,12 @@ class Entry:
         """The keyword arguments of the constructor with their defaults."""
         parameters = list(inspect.signature(self.cls).parameters.values())[1:]
         return {parameter.name: parameter.default for parameter in parameters}
+
+    @functools.cached_property
+    def counts(self) -> frozenset[str]:
+        """The keyword arguments that take whole numbers alone."""
+        parameters = inspect.signature(self.cls).parameters.values()
+        return frozenset(parameter.name for parameter in parameters if parameter.annotation is int)
 
     @property
     def capturable(self) -> bool:
@@ -108,7 +120,9 @@ _SIBLINGS: Mapping[str, Mapping[str, Any]] = {
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
-        "default": {name: ({"momentum": 0.9} if name == "sgd" else {}) for name in REGISTRY},
+        "default": {name: {} for name in REGISTRY}
+        | {"sgd": {"momentum": 0.9}}
+        | {name: member.options for name, member in registry.MEMBERS.items()},
         "paper": _PAPER,
         "paper-imagenet": {**_PAPER, "adamw": {**_ADAMW, "normalized_weight_decay": 5e-2}},
         "paper-literal": {"adamw": {**_ADAMW, "weight_decay": 2.5e-2}},
@@ -117,7 +131,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 )
 """Settings by preset and optimizer.
 
-``default`` is each optimizer as documented (SGD with momentum 0.9, without which it would be another method),
+``default`` is each optimizer as documented (SGD with momentum 0.9, without which it would be another method; members of
+the family as they take parameters of any shape),
 ``paper`` what the paper arrived at, ``paper-imagenet`` the same for ImageNet, ``paper-literal`` AdamW with the paper's
 number read as torch's `weight_decay`, ``paper-siblings`` Padam's setting on the siblings that the paper names but does
 not run.
@@ -178,8 +193,10 @@ def resolve(
             raise OptimizerError(f"{name}: weight_decay and normalized_weight_decay exclude each other")
         hyper["weight_decay"] = normalized_weight_decay(decay, hyper["lr"], batch_size, examples, epochs)
     check(name, hyper)
-    # 1 and 1.0 are one setting, and are to be one run.
-    return {key: float(value) if type(value) is int else value for key, value in hyper.items()}
+    # 1 and 1.0 are one setting, and are to be one run; what counts something stays a whole number.
+    return {
+        key: float(value) if type(value) is int and key not in entry.counts else value for key, value in hyper.items()
+    }
 
 
 def check(name: str, hyper: Mapping[str, Any]) -> None:

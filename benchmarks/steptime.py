@@ -24,6 +24,7 @@ from benchmarks.sheet import Sheet
 from partial_adaptive import MEMBERS, Member, PartialAdaptiveOptimizer, create
 from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.rules.hyperparameters import table_for
+from partial_adaptive.rules.stage import Needs
 
 LR = 1e-6  # small, so that all contenders can share parameters that stay where they are
 WARM_UP = 3
@@ -112,8 +113,14 @@ def contenders(member: Member, partials: Sequence[float]) -> list[Contender]:
     """A member in its modes, and what it is compared with."""
     modes = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
     found = [
-        Contender(f"{member.name} p={p:g} {mode}", _builder(member.cls, partial=p, **options), ours=True, mode=mode)
+        Contender(
+            f"{member.name} p={p:g} {mode}",
+            _builder(member.cls, partial=p, **member.options, **options),
+            ours=True,
+            mode=mode,
+        )
         for p, (mode, options) in itertools.product(partials, modes.items())
+        if member.elementwise or mode != "fused"
     ]
     if member.counterpart is not None:
         name = member.counterpart.__name__ + "".join(f"({key})" for key in member.counterpart_options)
@@ -250,8 +257,14 @@ def _extra_memory(step: Callable[[], Any], *, cuda: bool) -> int:
 def floor_bytes(optimizer: PartialAdaptiveOptimizer, params: Sequence[Tensor]) -> int:
     """The bytes that a step of a member cannot but read and write: each tensor of the rule once."""
     group, recipe = optimizer.param_groups[0], optimizer.recipe
+    rule = recipe.rule(group, scaled=group["partial"] != 0)
+    if rule.needs is Needs.TENSOR:  # parameters and state are read and written, gradients read
+        kept = sum(
+            p.element_size() * torch.Size(slot.shape(p.shape)).numel() for p in params for slot in rule.slots.values()
+        )
+        return 3 * sum(p.numel() * p.element_size() for p in params) + 2 * kept
     table = table_for(recipe.hyperparameters, recipe.own)
-    program = trace(recipe.rule(group, scaled=group["partial"] != 0), group, table, scaled=False)
+    program = trace(rule, group, table, scaled=False)
     written = sum(node.op != "element" for node in program.elements.values())
     size: int = sum(param.numel() * param.element_size() for param in params)
     return (len(program.elements) + written) * size
@@ -330,7 +343,7 @@ def run(
             member = MEMBERS[name]
             candidates = contenders(member, (1 / 8, 0.3) if name == "padam" else (1 / 8,))
             times = measure(candidates, params, rounds)
-            floor = floor_bytes(create(name, params, lr=LR), params)
+            floor = floor_bytes(create(name, params, lr=LR, **member.options), params)
             sheet.add(list(rows(times, candidates, floor, bandwidth)), list=shapes, member=name)
             gc.collect()
     sheet.say(slower(sheet.rows))

@@ -2,8 +2,8 @@
 
 It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of hyperparameters,
 ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
-``<!-- /table:NAME -->``: ``members`` from the registry, ``kernel`` from the code generator, ``elementwise`` from what
-stands in for a tensor, and ``quick`` from the results store at DIR, if it is given.
+``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the code generator,
+``elementwise`` from what stands in for a tensor, and ``quick`` from the results store at DIR, if it is given.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from partial_adaptive import MEMBERS, Momentum, SecondMoment, Transform, testing
 from partial_adaptive.execution.compiled import cpp
 from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.execution.lifted import ELEMENTWISE
-from partial_adaptive.rules import numerators, power, second_moments, stage
+from partial_adaptive.rules import blocks, numerators, power, second_moments, spectra, stage, transforms
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED, table_for
 from partial_adaptive.rules.projection import CONSTRAINT
 
@@ -138,7 +138,13 @@ def main() -> None:
 
 def current() -> dict[str, str]:
     """The tables that follow from the code alone."""
-    return {"members": members(), "kernel": kernel(), "elementwise": elementwise(), "regret": regret()}
+    return {
+        "members": members(),
+        "memory": memory(),
+        "kernel": kernel(),
+        "elementwise": elementwise(),
+        "regret": regret(),
+    }
 
 
 def filled(text: str, tables: Mapping[str, str]) -> str:
@@ -160,6 +166,21 @@ def members() -> str:
         scale = member.formula.replace("|", "\\|")
         rows.append((f"[`{member.cls.__name__}`]({_link(member.cls)})", f"`{name}`", scale, counterpart))
     return _table(("optimizer", "name for `create`", "scale s", "at p = 1/2 equals"), rows)
+
+
+def memory() -> str:
+    """Bytes of state per element, of each member, as they are after a step."""
+    shapes = {"a matrix, 64 × 32": (64, 32), "a convolution, 64 × 32 × 3 × 3": (64, 32, 3, 3), "a vector": (64,)}
+    rows = []
+    for member in MEMBERS.values():
+        params = [torch.zeros(shape) for shape in shapes.values()]
+        optimizer = member.cls(params, **member.options)
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+        kept = [sum(x.nbytes for x in optimizer.state[param].values() if x.ndim) / param.numel() for param in params]
+        rows.append((f"`{member.cls.__name__}`", *(f"{size:.3g}" for size in kept)))
+    return _table(("optimizer", *shapes), rows)
 
 
 def quick(results: Path) -> str:
@@ -303,8 +324,9 @@ def reference() -> str:
     for title, text, subjects in _SECTIONS:
         parts += [f"## {title}\n", f"{text}\n" if text else "", *map(_entry, subjects)]
         if title == "Stages":
-            parts += [_list_of("Second moments", second_moments, SecondMoment)]
-            parts += [_list_of("Momentum rules", numerators, Momentum), _list_of("Transforms", numerators, Transform)]
+            parts += [_list_of("Second moments", (second_moments, blocks, spectra), SecondMoment)]
+            parts += [_list_of("Momentum rules", (numerators,), Momentum)]
+            parts += [_list_of("Transforms", (numerators, transforms, spectra), Transform)]
         if title == "Numbers":
             parts += [_hyperparameters()]
     return "\n".join(part.rstrip() + "\n" for part in parts if part)
@@ -425,14 +447,15 @@ def _item(match: re.Match[str]) -> str:
     return ", ".join(f"`{match[1]}{name}`" for name in match[2].split(", ")) + ": "
 
 
-def _list_of(title: str, module: Any, base: type) -> str:
-    """Every stage of a kind that a module defines, in a table."""
+def _list_of(title: str, modules: Sequence[Any], base: type) -> str:
+    """Every stage of a kind that some modules define, in a table."""
     rows = []
-    for cls in vars(module).values():
+    for home, cls in ((module.__name__, cls) for module in modules for cls in vars(module).values()):
         of_the_kind = inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
-        if not of_the_kind or cls.__module__ != module.__name__:
+        if not of_the_kind or cls.__module__ != home:
             continue
-        state = ", ".join(f"`{name}`" for name in (*cls.slots, *getattr(cls, "scalars", ())))
+        slots = cls.slots or cls().slots  # the shape of some depends on their arguments
+        state = ", ".join(f"`{name}`" for name in (*slots, *getattr(cls, "scalars", ())))
         reads = ", ".join(f"`{name}`" for name in (*cls.hyperparameters, *cls.own))
         meaning = (cls.__doc__ or "").partition("\n")[0].replace("|", "\\|")
         rows.append((f"`{cls.__module__}.{cls.__name__}`", meaning, state or "–", reads or "–"))

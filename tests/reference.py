@@ -322,7 +322,7 @@ class Sign(Transcription):
 
     def move(self, g: Ball, h: Hyper) -> Ball:
         beta1, beta2 = h["betas"]
-        n = self.entry("exp_avg", h) * beta1 + g * (1 - beta1)
+        n: Ball = self.entry("exp_avg", h) * beta1 + g * (1 - beta1)
         self.average("exp_avg", g, beta2, h)
         if h["bias_correction"] != "none":
             n = n / (1 - Ball.exact(beta1, self.form) * beta2 ** (self.t - 1))
@@ -331,7 +331,8 @@ class Sign(Transcription):
             return factor * n
         zero = (n.value == 0) & (n.radius == 0)
         size = Ball(np.where(zero, 1.0, np.abs(n.value)), n.radius, self.form)
-        return factor * n / (size + h["eps"]).power(2 * h["partial"])
+        step: Ball = factor * n / (size + h["eps"]).power(2 * h["partial"])
+        return step
 
 
 class NAdam(Adam):

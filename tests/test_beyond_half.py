@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family import maker
 
 import partial_adaptive as pa
 from partial_adaptive.rules.second_moments import Estimator
@@ -31,7 +32,8 @@ def test_root_free_rmsprop() -> None:
 @pytest.mark.parametrize("name", pa.MEMBERS)
 def test_every_member(name: str) -> None:
     """A step at p is the step at p = 0 divided by s^(2p), with the scale that `scale_of` shows."""
-    make = functools.partial(pa.create, name, lr=0.1, beyond_half=True)
+    unclipped = {"d": 1e300} if "d" in maker(name)(parameters()).defaults else {}
+    make = maker(name, lr=0.1, beyond_half=True, **unclipped)
     if not isinstance(
         make(parameters()).recipe.rule(make(parameters()).param_groups[0], scaled=True).second_moment, Estimator
     ):

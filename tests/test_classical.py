@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from family import takes_complex, with_modes
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 import partial_adaptive as pa
-from partial_adaptive.testing.harness import MODES, default_dtype, parameters, same, train, values
+from partial_adaptive.testing.harness import default_dtype, parameters, same, train, values
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -18,16 +19,20 @@ with warnings.catch_warnings():
 
 PAIRS = [(member.name, member.counterpart) for member in pa.MEMBERS.values() if member.counterpart]
 PAIRS += [("padam", AdamW), ("partial_adam", AdamW)]
+TOLERANCES = {torch.float64: 1e-12, torch.complex128: 1e-12, torch.float32: 2e-5}
 
 
 def keyword_sets() -> Iterator[Any]:
-    """(member, counterpart, keywords); those meant for CUDA too, on which torch tests `capturable` and tensor betas."""
+    """(member, counterpart, keywords, dtype); those for CUDA too, where torch tests `capturable` and tensor betas."""
     for name, counterpart in PAIRS:
+        dtypes = [dtype for dtype in TOLERANCES if takes_complex(counterpart) or not dtype.is_complex]
         inputs = getattr(common_optimizers, f"optim_inputs_func_{counterpart.__name__.lower()}")
         for keywords in {str(x.kwargs): x.kwargs for device in ("cpu", "cuda") for x in inputs(device)}.values():
             if name == "padam" or "amsgrad" not in keywords:
                 label = "-".join(f"{key}={value}" for key, value in keywords.items())
-                yield pytest.param(name, counterpart, keywords, id=f"{name}-{counterpart.__name__}-{label}")
+                for dtype in dtypes:
+                    label_of_all = f"{name}-{counterpart.__name__}-{label}-{dtype}"
+                    yield pytest.param(name, counterpart, keywords, dtype, id=label_of_all)
 
 
 def in_dtype(value: Any, dtype: torch.dtype) -> Any:
@@ -37,17 +42,12 @@ def in_dtype(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) else value
 
 
-@pytest.mark.parametrize("mode", MODES, ids=str)
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.complex128, 1e-12), (torch.float32, 2e-5)], ids=str
-)
-@pytest.mark.parametrize(("name", "counterpart", "keywords"), list(keyword_sets()))
+@pytest.mark.parametrize(("name", "counterpart", "keywords", "dtype", "mode"), with_modes(keyword_sets()))
 def test_half_is_torch(
     name: str,
     counterpart: type[Optimizer],
     keywords: dict[str, Any],
     dtype: torch.dtype,
-    tolerance: float,
     mode: dict[str, Any],
 ) -> None:
     """At p = 1/2 thirty steps with changing gradients agree with torch.optim's own implementation."""
@@ -62,4 +62,4 @@ def test_half_is_torch(
             options["decoupled_weight_decay"] = True
         train(reference, 30)
         train(pa.create(name, ours, partial=0.5, **options, **mode), 30)
-    same(values(ours), values(theirs), f"{name} at p = 1/2 is not {counterpart.__name__}", tolerance)
+    same(values(ours), values(theirs), f"{name} at p = 1/2 is not {counterpart.__name__}", TOLERANCES[dtype])

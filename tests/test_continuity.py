@@ -1,6 +1,7 @@
 """The steps depend continuously on p, on all of [0, 1/2]."""
 
 import pytest
+from family import maker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from partial_adaptive.testing.harness import displacement, same
 def test_nearby_exponents_take_nearby_steps(name: str, p: float, distance: float) -> None:
     """From square roots to pow, from no estimator to one, nowhere do four steps move by more than ~300 times p did."""
     neighbour = p + distance if p + distance <= 0.5 else p - distance
-    here, there = (displacement(pa.MEMBERS[name].cls, partial=exponent) for exponent in (p, neighbour))
+    here, there = (displacement(maker(name), partial=exponent) for exponent in (p, neighbour))
     same([there], [here], f"{name} jumps between p = {p} and {neighbour}", 300 * distance + 1e-13)
 
 

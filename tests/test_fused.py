@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from family import ELEMENTWISE, WHOLE, maker
 from torch import Tensor
 from torch.nn import Parameter
 
-from partial_adaptive import MEMBERS, Estimator, Hyper, Padam, PartialAdagrad, PartialAdaptiveOptimizer, Slot, create
+from partial_adaptive import TENSOR, Estimator, Hyper, Padam, PartialAdagrad, PartialAdaptiveOptimizer, Slot, create
 from partial_adaptive.execution.compiled import launch
 from partial_adaptive.execution.compiled.program import trace
 
@@ -49,12 +50,24 @@ def check_equal(actual: list[Tensor], expected: list[Tensor], tolerance: float) 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.float32], ids=str)
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", ELEMENTWISE)
 def test_equals_foreach(name: str, dtype: torch.dtype, options: dict[str, Any]) -> None:
-    """The compiled program is the rule, for every member: to rounding in float64, to 1e-6 in float32."""
+    """The compiled program is the rule, for every elementwise member: to rounding in float64, to 1e-6 in float32."""
     expected = train(create(name, parameters(dtype), foreach=True, **options))
     actual = train(create(name, parameters(dtype), fused=True, **options))
     check_equal(actual, expected, 2e-6 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_tensors_are_not_compiled(name: str) -> None:
+    """Other members refuse it by the stage that must see more, and nothing has moved."""
+    params = parameters()
+    optimizer = maker(name)(params, fused=True)
+    stages = "|".join(type(stage).__name__ for stage in optimizer.recipe.stages if stage.needs is TENSOR)
+    with pytest.raises(RuntimeError, match=rf"fused=True .*({stages})"):
+        train(optimizer)
+    check_equal([param.detach() for param in params], [param.detach() for param in parameters()], 0.0)
+    assert not optimizer.state
 
 
 def test_every_option_of_the_members() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from family import maker
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
@@ -342,7 +343,7 @@ def test_ends_of_the_ranges() -> None:
 def test_for_every_member(name: str) -> None:
     """The groups, named as they are, are what every member takes, and training goes by them."""
     net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 1))
-    optimizer = pa.create(name, param_groups(net, weight_decay=0.1, partial={nn.LayerNorm: 0.0}))
+    optimizer = maker(name)(param_groups(net, weight_decay=0.1, partial={nn.LayerNorm: 0.0}))
     for _ in range(2):
         optimizer.zero_grad()
         net(torch.randn(8, 3)).square().sum().backward()

@@ -6,8 +6,10 @@ from typing import get_type_hints
 
 import pytest
 import torch
+from family import maker
 
 import partial_adaptive as pa
+from partial_adaptive.rules.second_moments import Estimator
 from partial_adaptive.testing.harness import parameters, train
 
 NOT_TORCH = {"partial", "bias_correction", "decoupled_weight_decay", "state_dtype", "mean", "fused", "foreach"}
@@ -95,9 +97,11 @@ def test_explicit_signature(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_the_param_group(name: str) -> None:
-    """Every argument but params is an entry of the param group, and there is no other."""
-    optimizer = pa.create(name, parameters())
-    assert arguments(pa.MEMBERS[name].cls).keys() - {"params"} == optimizer.defaults.keys()
+    """Every argument but params is an entry of the param group; without a metric there is no constraint."""
+    optimizer = maker(name)(parameters())
+    (second_moment, *_) = optimizer.recipe.second_moment.alternatives
+    inapplicable = set() if isinstance(second_moment, Estimator) else {"constraint"}
+    assert arguments(pa.MEMBERS[name].cls).keys() - {"params"} == optimizer.defaults.keys() - inapplicable
     train(optimizer)
 
 
@@ -129,7 +133,7 @@ def test_hooks_fire_once_in_any_order_of_instantiation(name: str, base_first: bo
     base = type("Base", (member,), {})
     derived = type("Derived", (base,), {})
     order = (base, derived) if base_first else (derived, base)
-    optimizers = {cls: cls(parameters()) for cls in order}
+    optimizers = {cls: cls(parameters(), **pa.MEMBERS[name].options) for cls in order}
     for optimizer in optimizers.values():
         fired: list[str] = []
         optimizer.register_step_pre_hook(lambda *_, fired=fired: fired.append("pre"))

@@ -147,8 +147,9 @@ class Factored(Estimator):
         if grad.ndim < 2:
             v = average_(variance, square, decay)
         else:
-            average_(row_var, square.mean(-1, keepdim=True), decay)
-            average_(col_var, square.mean(-2, keepdim=True), decay)
+            if grad.shape.numel():  # of nothing there is no mean
+                average_(row_var, square.mean(-1, keepdim=True), decay)
+                average_(col_var, square.mean(-2, keepdim=True), decay)
             v = row_var * col_var / row_var.mean(-2, keepdim=True).clamp(min=floor)
         return v.clamp(min=floor**2).sqrt()
 

@@ -51,7 +51,9 @@ class Spectrum(SecondMoment):
         matrix = numerator.reshape(numerator.shape[0], -1)
         tall = matrix.shape[0] > matrix.shape[1]
         wide = matrix.mT if tall else matrix
-        basis = torch.linalg.eigh(wide @ wide.mT).eigenvectors
+        gram = wide @ wide.mT
+        # Of what is not finite eigh would fail, in the middle of a step; NaN comes back with the rows.
+        basis = torch.linalg.eigh(torch.where(gram.isfinite(), gram, 0.0)).eigenvectors
         rows = basis.mT @ wide
         # Their norms are the singular values, to more digits than the roots of the eigenvalues.
         divided = basis @ (rows / self._power(rows.square().sum(1, keepdim=True).sqrt(), hyper))

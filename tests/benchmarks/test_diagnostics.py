@@ -60,6 +60,15 @@ def test_quantiles_and_floor_of_padam() -> None:
     assert sizes["floor_share"] == pytest.approx(2 / 55)
 
 
+@pytest.mark.parametrize("name", partial_adaptive.MEMBERS)
+def test_every_member_can_be_looked_at(name: str) -> None:
+    """Whatever a member's ε is, and whether it has a scale at all, an epoch's record can be written."""
+    hyper = optimizers.resolve(name, "default", {}, batch_size=1, examples=1, epochs=1)
+    sizes = diagnostics.step_sizes(_trained(name, **hyper)[1])
+    assert sizes["effective_step"]["q01"] <= sizes["effective_step"]["q99"]
+    assert sizes["floor_share"] is None or 0 <= sizes["floor_share"] <= 1
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_are_read_as_their_member(name: str) -> None:
     """Torch's optimizer has the quantiles of the member that it equals at p = 1/2, and its state is not changed."""

@@ -71,6 +71,12 @@ def test_integers_and_floats_are_one_setting():
     assert repr(one) == repr(same)
 
 
+def test_counts_stay_whole_numbers():
+    """What counts something is not made a float, which the optimizer would refuse."""
+    hyper = optimizers.resolve("partial_adam_mini", "default", {"blocks": "head", "heads": 4, "lr": 1}, **CIFAR)
+    assert (repr(hyper["heads"]), repr(hyper["lr"])) == ("4", "1.0")
+
+
 @pytest.mark.parametrize(
     ("name", "preset", "overrides", "message"),
     [

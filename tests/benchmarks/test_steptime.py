@@ -8,7 +8,7 @@ import torch
 from torch.nn import Parameter
 
 from benchmarks import cli, sheet, steptime
-from partial_adaptive import MEMBERS, Padam
+from partial_adaptive import MEMBERS, Padam, PartialSM3
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def test_every_member_beside_its_references(tmp_path):
         mine = {row["optimizer"]: row for row in rows if row["member"] == name}
         ours = [row for label, row in mine.items() if label.startswith(f"{name} ")]
         references = [row for row in mine.values() if row not in ours]
-        assert len(ours) == (6 if name == "padam" else 3)
+        assert len(ours) == (3 if member.elementwise else 2) * (2 if name == "padam" else 1)
+        assert any("fused" in row["optimizer"] for row in ours) == member.elementwise
         assert bool(references) == (member.counterpart is not None)
         assert all(row["ms"] > 0 and row["bandwidth %"] > 0 for row in ours)
         assert all((row["vs fastest"] is not None) == bool(references) for row in ours)
@@ -120,6 +121,12 @@ def test_floor_bytes(partial, size):
     """Padam reads θ, g, m, v, v̂ and writes all but g; without a scale it leaves v and v̂ alone."""
     params = parameters()
     assert steptime.floor_bytes(Padam(params, lr=0.1, partial=partial), params) == 17 * size
+
+
+def test_floor_bytes_of_whole_tensors():
+    """SM3 reads θ and g, writes θ, and reads and writes a number for each of 3 rows, 4 columns and 5 elements."""
+    params = parameters()
+    assert steptime.floor_bytes(PartialSM3(params, lr=0.1), params) == 17 * 12 + (3 + 4 + 5) * 8
 
 
 @pytest.mark.usefixtures("tiny")
