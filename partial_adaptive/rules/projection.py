@@ -83,7 +83,8 @@ class Box(Constraint):
             raise ValueError(f"Box: one of low and high must be finite, got {self.low} and {self.high}")
 
     def project(self, x: Tensor, weights: Any) -> Tensor:
-        return x.clamp(*(bound if math.isfinite(bound) else None for bound in (self.low, self.high)))
+        bounds = {"min": self.low, "max": self.high}
+        return x.clamp(**{end: bound for end, bound in bounds.items() if math.isfinite(bound)})
 
 
 @final
