@@ -136,6 +136,8 @@ class Rule:
         if whole:
             weights = weights.expand(param.shape)
         projected = _returned(constraint, constraint.project(param, weights))
+        if isinstance(projected, int | float):
+            raise TypeError(f"{type(constraint).__name__}.project must return a tensor like x, got {projected}")
         if whole and projected.shape != param.shape:
             raise TypeError(
                 f"{type(constraint).__name__}.project must return the shape of x, {tuple(param.shape)}, "

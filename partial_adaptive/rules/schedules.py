@@ -1,7 +1,7 @@
 """Schedules: hyperparameters over time, those of Theorem 4.2 of the Padam paper among them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
@@ -12,6 +12,7 @@ from partial_adaptive.rules.hyperparameters import Hyperparameter, nearest, numb
 Curve: TypeAlias = Callable[[float, int], float]  # from the start value and t = 1, 2, …, the value at step t
 _BETAS = ("beta1", "beta2")
 _BETA = number(0.0, 0, 1, closed=False, meaning="a decay rate")
+_RATIO = number(1.0, 0, 1, meaning="the ratio of two values")
 
 
 @final
@@ -30,8 +31,8 @@ class Geometric:
     ratio: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ratio, int | float) or not 0 <= self.ratio <= 1:
-            raise ValueError(f"Geometric: ratio must be a number in [0, 1], got {self.ratio!r}")
+        if not _RATIO.accepts(_RATIO.convert(self.ratio)):
+            raise ValueError(f"Geometric: ratio must be {_RATIO.allowed}, got {self.ratio!r}")
 
     def __call__(self, start: float, t: int) -> float:
         return start * float(self.ratio) ** (t - 1)
@@ -105,7 +106,7 @@ class Schedule:
         self._curves = curves
         self._t = 1
         self._starts: list[dict[str, float]] = []
-        self._apply()
+        self._apply(1, [])
 
     @property
     def t(self) -> int:
@@ -114,12 +115,7 @@ class Schedule:
 
     def step(self) -> None:
         """Go on to the next step's values."""
-        self._t += 1
-        try:
-            self._apply()
-        except ValueError:
-            self._t -= 1
-            raise
+        self._apply(self._t + 1, self._starts)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule is, as plain data: t, and the start values of each group. The curves are not in it."""
@@ -142,34 +138,43 @@ class Schedule:
                 f"Schedule: state_dict must be of {', '.join(sorted(names))} in {count} groups, "
                 f"got {', '.join(theirs)} in {len(starts)}"
             )
-        before = self._t, self._starts
-        self._t, self._starts = t, starts
-        try:
-            self._apply()
-        except ValueError:
-            self._t, self._starts = before
-            raise
+        self._apply(t, starts)
 
-    def _apply(self) -> None:
+    def _apply(self, t: int, starts: Sequence[Mapping[str, float]]) -> None:
+        """Write the values of step t into all groups, once they are known to be allowed."""
         groups = self._groups()
-        later = [{name: _read(group, name) for name in self._curves} for group in groups[len(self._starts) :]]
-        starts = [*self._starts, *later]
-        found = [{name: self._value(name, start[name]) for name in self._curves} for start in starts]
+        known = [dict(start) for start in starts]
+        for group in groups[len(known) :]:
+            known.append({name: self._start(group, name, zip(groups, known, strict=False)) for name in self._curves})
+        found = [{name: self._value(name, start[name], t) for name in self._curves} for start in known]
         for group, values in zip(groups, found, strict=True):
             for name, value in values.items():
                 _write(group, name, value)
-        self._starts = starts
+        self._t, self._starts = t, known
 
-    def _value(self, name: str, start: float) -> float:
-        value, entry = self._curves[name](start, self._t), self._entries[name]
+    @staticmethod
+    def _start(group: Mapping[str, Any], name: str, earlier: Iterable[tuple[Any, Mapping[str, float]]]) -> float:
+        """The start value of a group that is new here: that of an earlier one if it holds the same tensor."""
+        value = _entry_of(group, name)
+        shared = (
+            start[name] for other, start in earlier if isinstance(value, Tensor) and _entry_of(other, name) is value
+        )
+        return next(shared, float(value))
+
+    def _value(self, name: str, start: float, t: int) -> float:
+        entry = self._entries[name]
+        given = self._curves[name](start, t)
+        value = entry.convert(given) if name not in _BETAS else _BETA.convert(given)
         if not entry.accepts(value):
-            raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {value!r} at step {self._t}")
+            raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {given!r} at step {t}")
         return float(value)
 
 
 def _entry(name: str, optimizer: Any) -> Hyperparameter:
     """What is known of a hyperparameter that can be scheduled."""
-    recipe = optimizer.recipe
+    recipe = getattr(optimizer, "recipe", None)
+    if recipe is None:
+        raise TypeError(f"Schedule: optimizer must be one of the family, got {type(optimizer).__name__}")
     table = table_for(recipe.hyperparameters, recipe.own)
     known = {key: entry for key, entry in table.items() if entry.static is False and key != "betas"}
     known |= dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}
@@ -181,8 +186,8 @@ def _entry(name: str, optimizer: Any) -> Hyperparameter:
     return known[name]
 
 
-def _read(group: Mapping[str, Any], name: str) -> float:
-    return float(group["betas"][_BETAS.index(name)] if name in _BETAS else group[name])
+def _entry_of(group: Mapping[str, Any], name: str) -> Any:
+    return group["betas"][_BETAS.index(name)] if name in _BETAS else group[name]
 
 
 def _write(group: dict[str, Any], name: str, value: float) -> None:

@@ -215,7 +215,7 @@ def check_feasible_set(make: Make) -> None:
         for mode in modes_of(functools.partial(make, constraint=constraint)):
             params, freed = parameters(), parameters()
             optimizer = make(params, partial=partial, constraint=constraint, **mode)
-            free = make(freed, partial=partial, **mode)
+            free = make(freed, partial=partial, constraint=None, **mode)
             for step in range(4):
                 for i, (param, twin) in enumerate(zip(params, freed, strict=True)):
                     twin.data.copy_(param.data)
