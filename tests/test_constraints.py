@@ -165,15 +165,18 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a wrong argument": ({"set": "Box", "lo": 0, "high": 1}, "arguments that do not fit.*'lo'"),
     "an argument too few": ({"set": "L2Ball"}, "arguments that do not fit.*'radius'"),
     "a value that is not allowed": ({"set": "L2Ball", "radius": -1}, "L2Ball: radius must be .*, got -1"),
-    "a dict of something else": ({"low": 0, "high": 1}, "constraint must be None or a Constraint.*'low'"),
-    "a class": (NonNegative, "constraint must be None or a Constraint.*NonNegative'>"),
-    "a pair": ((0, 1), r"constraint must be None or a Constraint.*\(0, 1\)"),
-    "text": ("Box", "constraint must be None or a Constraint.*'Box'"),
+    "a dict of something else": (
+        {"low": 0, "high": 1},
+        "constraint must be None, a Constraint or its description.*'low'",
+    ),
+    "a class": (NonNegative, "constraint must be None, a Constraint or its description.*NonNegative'>"),
+    "a pair": ((0, 1), r"constraint must be None, a Constraint or its description.*\(0, 1\)"),
+    "text": ("Box", "constraint must be None, a Constraint or its description.*'Box'"),
     "a set that can be changed": (
         dataclass(type("Loose", (Constraint,), {"project": AtLeast.project}))(),
-        "constraint must .* hashable",
+        "constraint must .* frozen dataclass",
     ),
-    "a set that holds a list": (AtLeast([0.1]), r"constraint must .* hashable.*\[0\.1\]"),  # type: ignore[arg-type]
+    "a set that holds a list": (AtLeast([0.1]), r"constraint must .* frozen dataclass.*\[0\.1\]"),  # type: ignore[arg-type]
 }
 DOORS: dict[str, Callable[[Padam, Any], Any]] = {
     "constructor": lambda optimizer, value: Padam(leaves(), constraint=value),
@@ -451,6 +454,9 @@ def test_sparse_gradients(name: str, mode: dict[str, Any]) -> None:
         same([sparse], [dense], "sparse gradients end elsewhere", 1e-12)
 
 
+frozen = dataclass(frozen=True)
+
+
 class Mine(Constraint):
     """To be made from: the user's own."""
 
@@ -463,9 +469,12 @@ RETURNED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "nothing": (lambda x: None, "Mine must return a tensor, got None"),
     "another shape": (
         lambda x: x.flatten()[:1],
-        r"Mine.*( must return the shape of x, \(3, 4\), got \(1,\)|Tensor\.flatten)",
+        r"Mine.*( must return the shape and dtype of x, \(3, 4\) and torch.float64, got \(1,\)|Tensor\.flatten)",
     ),
-    "one number": (lambda x: x.mean(), r"Mine.*( must return the shape of x, \(3, 4\), got \(\)|Tensor\.mean)"),
+    "one number": (
+        lambda x: x.mean(),
+        r"Mine.*( must return the shape and dtype of x, \(3, 4\) and torch.float64, got \(\)|Tensor\.mean)",
+    ),
     "a number of Python's": (lambda x: 0.5, "Mine.* must return"),
 }
 
@@ -476,7 +485,7 @@ RETURNED: dict[str, tuple[Callable[[Any], Any], str]] = {
 def test_what_a_set_may_not_return(kind: str, needs: Any, mode: dict[str, Any]) -> None:
     """It is a TypeError that names the set, before anything has moved, in every mode."""
     result, message = RETURNED[kind]
-    optimizer = Padam(leaves(), constraint=type("Mine", (Mine,), {"needs": needs, "result": result})(), **mode)
+    optimizer = Padam(leaves(), constraint=frozen(type("Mine", (Mine,), {"needs": needs, "result": result}))(), **mode)
     before = contents(optimizer)
     refused = RuntimeError if needs is TENSOR and mode.get("fused") else TypeError
     with pytest.raises(refused, match="Mine needs the whole TENSOR" if refused is RuntimeError else message):
@@ -493,7 +502,7 @@ def test_sets_that_write_in_place(needs: Any, mode: dict[str, Any]) -> None:
         return
     results = []
     for result in (lambda x: x.clamp(min=0.3), lambda x: x.clamp_(min=0.3)):
-        mine = type("Mine", (Mine,), {"needs": needs, "result": result})()
+        mine = frozen(type("Mine", (Mine,), {"needs": needs, "result": result}))()
         optimizer = Padam(leaves((3, 4), (5,)), lr=0.1, constraint=mine, **mode)
         train(optimizer)
         results.append(contents(optimizer))

@@ -435,8 +435,8 @@ SIZES = [0, -1.0, NAN, INF, -INF, True, np.bool_(True), "1", None, 1j, [1.0], to
 NORMALS = [torch.zeros(2), tensor([1.0, NAN]), tensor([INF]), torch.ones(2).long(), torch.ones(2) * 1j, torch.ones(0)]
 ERRORS: list[tuple[Callable[[Any], Any], str, str, list[Any]]] = [
     (lambda low: Box(low, 1.0), "low", "number", [NAN, INF, "0", True, None, 0j, torch.ones(2)]),
-    (lambda high: Box(0.0, high), "high", "number ≥ low, which is 0, or", [-1, NAN, -INF, "1", True, None, [1.0]]),
-    *((kind, name, "a finite number > 0", SIZES) for kind, name in SIZED.items()),
+    (lambda high: Box(0.0, high), "high", "≥ low, which is 0", [-1, NAN, -INF, "1", True, None, [1.0]]),
+    *((kind, name, "a number in [1e-30, 1e30]", SIZES) for kind, name in SIZED.items()),
     *((partial(kind, 1.0), "rows", "True or False", [1, None, "rows"]) for kind in (*SIZED, partial(HalfSpace, 1.0))),
     (lambda normal: HalfSpace(normal, 1.0), "normal", "a finite number", [0, NAN, INF, "1", True, None, 1j]),
     (lambda normal: HalfSpace(normal, 1.0), "normal", "of finite real numbers, not all 0", NORMALS),

@@ -110,7 +110,7 @@ def test_numbers_of_ones_own() -> None:
     schedule = Schedule(optimizer, leak=Geometric(0.5))
     schedule.step()
     assert optimizer.param_groups[0]["leak"] == 0.99 / 2
-    with pytest.raises(TypeError, match=r"has no number 'rounds'; it has .*leak"):
+    with pytest.raises(TypeError, match=r"has no numeric hyperparameter 'rounds'; it has .*leak"):
         Schedule(optimizer, rounds=Inverse())
     with pytest.raises(ValueError, match=r"Schedule: leak must be a number in \[0, 1\], got 1\.5 at step 1"):
         Schedule(optimizer, leak=lambda start, t: 1.5)
@@ -130,7 +130,7 @@ def test_names_that_are_no_numbers(name: str, meant: str | None) -> None:
     """Text, options, pairs and what the optimizer does not have are TypeErrors that say what there is."""
     optimizer = Padam(leaves())
     before = snapshot(optimizer)
-    with pytest.raises(TypeError, match=rf"Schedule: Padam has no number {name!r}") as error:
+    with pytest.raises(TypeError, match=rf"Schedule: Padam has no numeric hyperparameter {name!r}") as error:
         Schedule(optimizer, lr=InverseSqrt(), **{name: Inverse()})
     assert "lr, partial, weight_decay, eps, beta1, beta2" in str(error.value)
     assert meant is None or f"did you mean '{meant}" in str(error.value)

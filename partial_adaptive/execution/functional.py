@@ -30,6 +30,14 @@ class Functional(Lifted):
         """A copy of the tensor: the original may be overwritten before autograd has used it."""
         return cls(tensor.clone())
 
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Functions of torch, for those who do not use methods, and where there is none."""
+        result = function(*map(_value, args), **{name: _value(value) for name, value in (kwargs or {}).items()})
+        if isinstance(result, Tensor):
+            return cls(result)
+        return type(result)([cls(part) for part in result]) if isinstance(result, tuple) else result
+
     version = property(lambda self: id(self.value), doc="Another one after each change in place.")
     shape = property(lambda self: self.value.shape, doc="The tensor's shape.")
     ndim = property(lambda self: self.value.ndim, doc="Its number of dimensions.")
@@ -40,6 +48,11 @@ class Functional(Lifted):
 
     def __getitem__(self, index: Any) -> Self:
         return type(self)(self.value[_value(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = self.value.clone()
+        changed[_value(index)] = _value(value)
+        self.value = changed
 
     def __bool__(self) -> bool:
         return bool(self.value)

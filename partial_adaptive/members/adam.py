@@ -47,8 +47,8 @@ class Padam(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -117,8 +117,8 @@ class PartialAdam(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -185,8 +185,8 @@ class PartialNAdam(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -253,8 +253,8 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -318,8 +318,8 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -384,8 +384,8 @@ class PartialYogi(PartialAdaptiveOptimizer):
             None).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
+import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyperparameter, nearest, number, table_for
@@ -68,9 +69,11 @@ class InverseSqrt:
 
 @final
 class Schedule:
-    """Changes hyperparameters of an optimizer at every step, each along a curve that begins at its value in the group.
+    """Changes numeric hyperparameters at every step, each along a curve that starts from its value in the group.
 
-    Call `step` after the optimizer's. What is a tensor in a group is filled in place, so that a CUDA graph sees it.
+    The value of the first step is written when the schedule is made, that of each later one by `step`, which is called
+    after the optimizer's; whatever else is written there in between is lost. Tensors are filled in place, so that a
+    CUDA graph sees it. A group that is added later starts from its own value and goes on at the schedule's t.
 
     Args:
         optimizer: one of the family; a hyperparameter is scheduled in all of its groups.
@@ -79,7 +82,7 @@ class Schedule:
             `InverseSqrt` or any other.
 
     Raises:
-        TypeError: for a name that is no number of the optimizer, or a curve that cannot be called.
+        TypeError: for a name that is no numeric hyperparameter of the optimizer, or a curve that cannot be called.
         ValueError: where a curve leaves the range of its hyperparameter, before anything has changed.
 
     Example:
@@ -98,9 +101,9 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Any, **curves: Curve) -> None:
-        self._groups: Callable[[], Sequence[dict[str, Any]]] = lambda: optimizer.param_groups
-        self._entries = {name: _entry(name, optimizer) for name in curves}
+        self._optimizer = optimizer
         for name, curve in curves.items():
+            _entry(name, optimizer)
             if not callable(curve) or isinstance(curve, type):
                 raise TypeError(f"Schedule: {name} must be a curve, a function of start and t, got {curve!r}")
         self._curves = curves
@@ -130,8 +133,10 @@ class Schedule:
         Raises:
             ValueError: where it is of others, before anything has changed.
         """
-        t, starts = state_dict["t"], [dict(start) for start in state_dict["starts"]]
-        names, count = set(self._curves), len(self._groups())
+        t, starts = state_dict.get("t"), [dict(start) for start in state_dict.get("starts", ())]
+        if type(t) is not int or t < 1:
+            raise ValueError(f"Schedule: state_dict must have a whole number t ≥ 1, got {t!r}")
+        names, count = set(self._curves), len(self._optimizer.param_groups)
         if len(starts) > count or any(set(start) != names for start in starts):
             theirs = sorted({name for start in starts for name in start})
             raise ValueError(
@@ -142,14 +147,17 @@ class Schedule:
 
     def _apply(self, t: int, starts: Sequence[Mapping[str, float]]) -> None:
         """Write the values of step t into all groups, once they are known to be allowed."""
-        groups = self._groups()
+        groups = self._optimizer.param_groups
         known = [dict(start) for start in starts]
+        if len(known) > len(groups):
+            raise ValueError(f"Schedule: {len(known)} groups were scheduled and {len(groups)} are left; make a new one")
         for group in groups[len(known) :]:
             known.append({name: self._start(group, name, zip(groups, known, strict=False)) for name in self._curves})
         found = [{name: self._value(name, start[name], t) for name in self._curves} for start in known]
-        for group, values in zip(groups, found, strict=True):
-            for name, value in values.items():
-                _write(group, name, value)
+        with torch.no_grad():
+            for group, values in zip(groups, found, strict=True):
+                for name, value in values.items():
+                    _write(group, name, value)
         self._t, self._starts = t, known
 
     @staticmethod
@@ -159,10 +167,10 @@ class Schedule:
         shared = (
             start[name] for other, start in earlier if isinstance(value, Tensor) and _entry_of(other, name) is value
         )
-        return next(shared, float(value))
+        return next(shared, float(value.item() if isinstance(value, Tensor) else value))
 
     def _value(self, name: str, start: float, t: int) -> float:
-        entry = self._entries[name]
+        entry = _entry(name, self._optimizer)
         given = self._curves[name](start, t)
         value = entry.convert(given) if name not in _BETAS else _BETA.convert(given)
         if not entry.accepts(value):
@@ -180,8 +188,8 @@ def _entry(name: str, optimizer: Any) -> Hyperparameter:
     known |= dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}
     if name not in known:
         raise TypeError(
-            f"Schedule: {type(optimizer).__name__} has no number {name!r}{nearest(name, known)}; it has "
-            f"{', '.join(known)}"
+            f"Schedule: {type(optimizer).__name__} has no numeric hyperparameter {name!r}{nearest(name, known)}; it "
+            f"has {', '.join(known)}"
         )
     return known[name]
 
