@@ -17,6 +17,11 @@ ELEMENTWISE = [name for name, member in pa.MEMBERS.items() if member.elementwise
 WHOLE = [name for name in pa.MEMBERS if name not in ELEMENTWISE]
 
 
+def _has_a_metric(name: str) -> bool:
+    optimizer = maker(name)([torch.zeros(2, 2)])
+    return isinstance(optimizer.recipe.rule(optimizer.param_groups[0], scaled=True).second_moment, pa.Estimator)
+
+
 def maker(name: str, **preset: Any) -> Make:
     """Makes a member with the options under which it takes parameters of any shape."""
 
@@ -75,3 +80,6 @@ WHOLE_MODES: list[dict[str, Any]] = [
 def plain(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """Parameters that autograd knows nothing of, which every mode takes."""
     return values(parameters(shapes, dtype))
+
+
+METRIC = [name for name in pa.MEMBERS if _has_a_metric(name)]  # whose second moment has a value per element

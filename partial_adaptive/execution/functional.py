@@ -32,7 +32,7 @@ class Functional(Lifted):
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Functions of torch, for what has no method: `torch.linalg.eigh`."""
+        """Functions of torch, for those who do not use methods, and where there is none."""
         result = function(*map(_value, args), **{name: _value(value) for name, value in (kwargs or {}).items()})
         if isinstance(result, Tensor):
             return cls(result)
@@ -48,6 +48,11 @@ class Functional(Lifted):
 
     def __getitem__(self, index: Any) -> Self:
         return type(self)(self.value[_value(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = self.value.clone()
+        changed[_value(index)] = _value(value)
+        self.value = changed
 
     def __bool__(self) -> bool:
         return bool(self.value)

@@ -30,7 +30,7 @@ from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, locals_of, settled
 from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
-from partial_adaptive.rules.rule import Recipe, version_of
+from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
 
@@ -128,7 +128,7 @@ class Planner:
         self.reader = Reader(owner, recipe, table)
         self._table = table
         self._plans: dict[int, Plan] = {}
-        self._tried: set[Hashable] = set()
+        self._tried: dict[Rule, set[Hashable]] = {}
         self._captured: list[Any] = []  # what CUDA graphs read and write, for as long as the optimizer lives
         self._loop, self._foreach, self._differentiable = Loop(), Foreach(), Differentiable()
         self._compiled = Compiled(self._captured)
@@ -313,7 +313,7 @@ class Planner:
         sharing = Sharing(columns["param"]) if addressable else None
         sparse = any(grad.is_sparse for grad in gathered.step.grads)
         unit = self._unit(gathered, columns, lazy, sharing, addresses_of_any)
-        self._try(unit)
+        self._try(unit, backend)
         remembers = not sparse and backend is not self._differentiable and (addressable or not wrapped)
         looks = Snapshot(gathered.tensors) if remembers else None
         local_looks = None
@@ -353,22 +353,28 @@ class Planner:
         for param, state in zip(gathered.step.params, gathered.states, strict=True):
             checks.placement(param, state)
 
-    def _try(self, unit: Unit) -> None:
+    def _try(self, unit: Unit, backend: Backend) -> None:
         """Run the rule once where it can do no harm: on symbols, or on copies where it must see whole tensors.
 
         Raises:
             TypeError: where a rule for single elements does more.
         """
+        if unit.rule not in self._tried:
+            while len(self._tried) >= REMEMBERED:
+                del self._tried[next(iter(self._tried))]
+            self._tried[unit.rule] = set()
+        tried = self._tried[unit.rule]
         if unit.rule.needs is Needs.ELEMENT:
-            key: Hashable = (unit.rule, static(unit.group, unit.table))
-            if key not in self._tried:
+            key: Hashable = static(unit.group, unit.table)
+            if key not in tried:
                 trace(unit.rule, unit.group, unit.table, scaled=False)
-                self._tried.add(key)
+                tried.add(key)
             return
         for i, param in enumerate(unit.params):
             anywhere = {**unit.group, "partial": 0.3}  # a rule has the same lines for every p > 0
-            key = (unit.rule, static(anywhere, unit.table), param.shape, param.dtype)
-            if key not in self._tried:
+            differentiable = backend is self._differentiable
+            key = (static(anywhere, unit.table), param.shape, param.dtype, differentiable)
+            if key not in tried:
                 copy = _copy(unit, i)
                 grad = copy.columns["grad"][0]
                 before = version_of(grad)
@@ -376,7 +382,10 @@ class Planner:
                 if version_of(grad) != before:
                     names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
                     raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
-                self._tried.add(key)
+                if differentiable:
+                    copy = _copy(unit, i)
+                    self._differentiable.prepare(copy).ready(copy)()
+                tried.add(key)
 
 
 _grad_of = attrgetter("grad")

@@ -48,8 +48,8 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -117,8 +117,8 @@ class PartialRMSprop(PartialAdaptiveOptimizer):
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -190,8 +190,8 @@ class PartialAdadelta(PartialAdaptiveOptimizer):
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

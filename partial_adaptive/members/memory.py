@@ -50,8 +50,8 @@ class PartialAdamMini(PartialAdaptiveOptimizer):
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -103,10 +103,10 @@ class PartialAdafactor(PartialAdaptiveOptimizer):
     Args:
         params: tensors, (name, tensor) pairs, or dicts that define param groups.
         lr: learning rate α; a finite number ≥ 0 (default: 0.01).
-        beta2_decay: exponent of t in the weight 1 − β₂ of the newest gradient; a number in [-inf, 0] (default: -0.8).
+        beta2_decay: exponent of t in the weight 1 − β₂ of the newest gradient; a finite number ≤ 0 (default: -0.8).
         eps: least values of the scale (None: the machine epsilon) and of the parameter's size; two finite numbers ≥ 0,
             the first of which may be None (default: (None, 0.001)).
-        d: largest RMS of the direction; a number in [1, inf] (default: 1.0).
+        d: largest RMS of the direction; a finite number ≥ 1 (default: 1.0).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.0).
         foreach: update all tensors in a few kernels; None: where torch.optim does; True, False or None (default: None).
         maximize: ascend instead of descend; True or False (default: False).
@@ -121,8 +121,8 @@ class PartialAdafactor(PartialAdaptiveOptimizer):
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -193,8 +193,8 @@ class PartialSM3(PartialAdaptiveOptimizer):
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
-        constraint: feasible set, onto which every step is projected in the metric s^(2p); None or a Constraint, which
-            must be hashable (a frozen dataclass is) (default: None).
+        constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
+            description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

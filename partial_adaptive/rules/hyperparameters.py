@@ -55,7 +55,11 @@ def number(
         >>> leak.allowed, leak.accepts(1.5)
         ('a number in [0, 1]', False)
     """
-    text = "a finite number ≥ 0" if (low, high) == (0, math.inf) else f"a number in {_range(low, high, closed)}"
+    text = f"a number in {_range(low, high, closed)}"
+    if math.isinf(high):
+        text = f"a finite number ≥ {low:g}"
+    elif math.isinf(low):
+        text = f"a finite number ≤ {high:g}"
     return Hyperparameter(meaning, text, _within(low, high, closed, tensor), default, _plain, static=False)
 
 

@@ -7,7 +7,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, final
 
 import torch
@@ -16,14 +16,15 @@ from torch import Tensor
 from partial_adaptive.rules.hyperparameters import Hyperparameter, nearest
 from partial_adaptive.rules.stage import ELEMENT, TENSOR, Needs, Stage
 
-NEWTON_STEPS = 24  # enough for weights of 30 decades; a bisection would take as many for each 7
+NEWTON_STEPS = 40  # for weights of 30 decades; 3 to 8 are usual, 22 the most that a search has found
+LARGEST = torch.finfo(torch.float32).max  # of a bound: all that is not float64 is calculated with in float32
 ROUNDING = 16  # in units of the machine epsilon: how far outside counts as rounding, and is left alone
 
 
 class Constraint(Stage, ABC):
     """A closed convex set that the parameters of a group stay in, for `constraint=`.
 
-    What a new one implements is `project`. It should be a frozen dataclass: what a step does is remembered by it.
+    What a new one implements is `project`. It must be a frozen dataclass: what a step does is remembered by it.
     A set that looks at one element at a time declares `needs = ELEMENT`, and then runs in every mode.
 
     Example:
@@ -37,6 +38,16 @@ class Constraint(Stage, ABC):
     """
 
     needs: Needs = TENSOR
+
+    def check(self) -> None:
+        """Raise TypeError for a declaration that cannot be meant so; a set has nothing to declare but `needs`."""
+        super().check()
+        for attribute in ("slots", "own", "reads", "hyperparameters", "decay", "breaks"):
+            if getattr(self, attribute):
+                raise TypeError(
+                    f"{type(self).__name__} has {attribute} = {getattr(self, attribute)!r}; a set keeps and reads "
+                    "nothing but what `project` gets"
+                )
 
     @abstractmethod
     def project(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -55,8 +66,8 @@ class Box(Constraint):
     """Every element in [low, high]; the weights do not matter.
 
     Args:
-        low: the least value; a number, or −infinity for none.
-        high: the largest value; a number ≥ low, or infinity for none.
+        low: the least value; a number within ±3.4e38, or −infinity for none.
+        high: the largest value; such a number ≥ low, or infinity for none.
 
     Raises:
         ValueError: where the box is empty, or bounds nothing.
@@ -73,13 +84,20 @@ class Box(Constraint):
     sparse = True
 
     def __post_init__(self) -> None:
-        _settle(self, "low", "a number or −infinity", lambda low: low < math.inf)
-        _settle(self, "high", f"a number ≥ low, which is {self.low:g}, or infinity", lambda high: high >= self.low)
+        bound = f"a number within ±{LARGEST:.3g}"
+        _settle(self, "low", f"{bound} or −infinity", lambda low: abs(low) <= LARGEST or low == -math.inf)
+        _settle(
+            self,
+            "high",
+            f"{bound} or infinity, and ≥ low, which is {self.low:g}",
+            lambda high: (abs(high) <= LARGEST or high == math.inf) and high >= self.low,
+        )
         if math.isinf(self.low) and math.isinf(self.high):
             raise ValueError(f"Box: one of low and high must be finite, got {self.low} and {self.high}")
 
     def project(self, x: Tensor, weights: Any) -> Tensor:
-        return x.clamp(*(bound if math.isfinite(bound) else None for bound in (self.low, self.high)))
+        bounds = {"min": self.low, "max": self.high}
+        return x.clamp(**{end: bound for end, bound in bounds.items() if math.isfinite(bound)})
 
 
 @final
@@ -119,9 +137,10 @@ class VectorSet(Constraint, ABC):
         if not x.shape.numel():
             return x
         count, real = (x.shape[0] if self.rows else 1), torch.finfo(x.dtype)
-        weights = weights.expand(x.shape).reshape(count, -1)
-        # Only ratios matter. Their inverses, squared and summed, have to stay within the dtype.
-        weights = weights.div(weights.amax(1, keepdim=True).clamp(min=real.tiny)).clamp(min=real.eps**2)
+        # An element that is infinitely heavy stays where it is.
+        weights = weights.expand(x.shape).reshape(count, -1).to(x.dtype).clamp(max=real.max)
+        # Only ratios matter. Sums of their inverses have to stay within the dtype.
+        weights = weights.div(weights.amax(1, keepdim=True).clamp(min=real.tiny)).clamp(min=real.eps**4)
         return self.nearest(x.reshape(count, -1), weights, ROUNDING * real.eps).reshape(x.shape)
 
     @abstractmethod
@@ -159,19 +178,21 @@ class L2Ball(VectorSet):
         _settle_size(self, "radius")
 
     def nearest(self, x: Tensor, weights: Tensor, rounding: float) -> Tensor:
-        # By Newton's method on 1/‖x(μ)‖, which is concave in μ: from 0 it rises to the root and does not pass it.
-        mu: Any = 0.0
+        # In units of the radius. By Newton's method on 1/‖x(μ)‖, which is concave in μ: from below it rises to the root
+        # and does not pass it. It begins where no element alone is outside; so all squares are within the dtype.
+        y, tiny = x / self.radius, torch.finfo(x.dtype).tiny
+        mu = (weights * (y.abs() - 1)).amax(1, keepdim=True).clamp(min=0)
         for _ in range(NEWTON_STEPS):
-            square = (x * weights / (weights + mu)).square()
-            size = square.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-            excess = (size.sqrt() / self.radius - 1).clamp(min=0)
-            slope = (square / (weights + mu)).sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-            mu = mu + excess * size / slope
+            square = (y * (weights / (weights + mu))).square()
+            size = square.sum(1, keepdim=True).clamp(min=tiny)
+            slope = (square / (weights + mu)).sum(1, keepdim=True).clamp(min=tiny)
+            excess = size.sqrt() - 1
+            mu = (mu + excess * (size / slope)).clamp(min=0)
             if x.device.type == "cpu" and bool((excess <= rounding).all()):  # elsewhere nobody waits for the answer
                 break
-        scaled = x * weights / (weights + mu)
-        scaled = scaled * (self.radius / scaled.square().sum(1, keepdim=True).sqrt()).clamp(max=1)
-        return x.where(_norm(x) <= self.radius * (1 + rounding), scaled)
+        scaled = y * (weights / (weights + mu))
+        scaled = scaled * (self.radius / scaled.square().sum(1, keepdim=True).clamp(min=1).sqrt())
+        return x.where(y.square().sum(1, keepdim=True).sqrt() <= 1 + rounding, scaled)
 
 
 @final
@@ -242,8 +263,8 @@ class HalfSpace(VectorSet):
     """Σaᵢxᵢ ≤ c: x = b − (a·b − c)₊/(Σa²/w) · a/w.
 
     Args:
-        normal: a, finite and not all zero: a tensor of the parameter's shape, or of a row's with `rows`; a number
-            stands for equal ones. Best on the parameter's device: a CUDA graph can capture nothing else.
+        normal: a, finite and not all zero: a tensor (a list will do) of the parameter's shape, or of a row's with
+            `rows`; a number stands for equal ones. For CUDA graphs it has to be on the parameter's device.
         offset: c, a finite number.
         rows: whether every row x[i] is to be in the half-space, rather than the parameter as a whole.
 
@@ -260,14 +281,17 @@ class HalfSpace(VectorSet):
     rows: bool = False
 
     def __post_init__(self) -> None:
+        if hasattr(self.normal, "__len__") and not isinstance(self.normal, Tensor | str):
+            object.__setattr__(self, "normal", torch.tensor(self.normal, dtype=torch.float64, device="cpu"))
         if isinstance(self.normal, Tensor):
             real = self.normal.is_floating_point() and bool(self.normal.isfinite().all() and self.normal.any())
             if not real:
                 raise ValueError(f"HalfSpace: normal must be of finite real numbers, not all 0, got {self.normal}")
             object.__setattr__(self, "normal", self.normal.detach().clone())
         else:
-            _settle(self, "normal", "a finite number other than 0", lambda a: math.isfinite(a) and a != 0)
+            _settle(self, "normal", "a tensor, or a finite number other than 0", lambda a: math.isfinite(a) and a != 0)
         _settle(self, "offset", "a finite number", math.isfinite)
+        _check_rows(self)
 
     def refuses(self, shape: torch.Size) -> str | None:
         if not self._flat(shape) and isinstance(self.normal, Tensor):
@@ -278,18 +302,16 @@ class HalfSpace(VectorSet):
 
     def nearest(self, x: Tensor, weights: Tensor, rounding: float) -> Tensor:
         normal: Any = self.normal
+        length = normal.abs().amax() if isinstance(normal, Tensor) else abs(normal)
+        offset, normal = self.offset / length, normal / length
         if isinstance(normal, Tensor):
             normal = normal.to(x.device, x.dtype).reshape(1, -1)
         terms = x * normal
-        excess = terms.sum(1, keepdim=True) - self.offset
-        excess = excess * (excess > (terms.abs().sum(1, keepdim=True) + abs(self.offset)) * rounding)
+        excess = terms.sum(1, keepdim=True) - offset
+        size = terms.abs().amax(1, keepdim=True) * math.sqrt(terms.shape[1])  # that of the sum's rounding errors
+        inside = excess <= (size + abs(offset)) * rounding
         across = weights.reciprocal() * normal
-        moved: Tensor = x - across * (excess / (across * normal).sum(1, keepdim=True))
-        return moved
-
-
-def _norm(x: Tensor) -> Tensor:
-    return x.square().sum(1, keepdim=True).sqrt()
+        return x.where(inside, x - across * (excess / (across * normal).sum(1, keepdim=True)))
 
 
 def _onto_simplex(x: Tensor, weights: Tensor, total: float) -> Tensor:
@@ -312,7 +334,11 @@ def _onto_simplex(x: Tensor, weights: Tensor, total: float) -> Tensor:
 
 
 def _settle_size(constraint: Any, name: str) -> None:
-    _settle(constraint, name, "a finite number > 0", lambda size: 0 < size < math.inf)
+    _settle(constraint, name, "a number in [1e-30, 1e30]", lambda size: 1e-30 <= size <= 1e30)
+    _check_rows(constraint)
+
+
+def _check_rows(constraint: Any) -> None:
     if not isinstance(constraint.rows, bool):
         raise ValueError(f"{type(constraint).__name__}: rows must be True or False, got {constraint.rows!r}")
 
@@ -320,11 +346,12 @@ def _settle_size(constraint: Any, name: str) -> None:
 def _settle(constraint: Any, name: str, allowed: str, accepts: Any) -> None:
     """Make an attribute a float; ValueError where it is not allowed."""
     given = getattr(constraint, name)
+    plain = given.item() if getattr(given, "shape", None) == () else given
     try:
-        value = float(given)
-    except (TypeError, ValueError):
+        value = float(plain)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         value = math.nan
-    if isinstance(given, bool | str) or math.isnan(value) or not accepts(value):
+    if isinstance(plain, bool | str) or math.isnan(value) or not accepts(value):
         raise ValueError(f"{type(constraint).__name__}: {name} must be {allowed}, got {given!r}")
     object.__setattr__(constraint, name, value)
 
@@ -333,17 +360,27 @@ def _settle(constraint: Any, name: str, allowed: str, accepts: Any) -> None:
 
 
 def description(constraint: Constraint) -> dict[str, Any]:
-    """A constraint as plain data: the name of its class under "set", and its arguments.
+    """A constraint as plain data: the name of its class under "set", and its arguments, other sets among them too.
 
     Example:
         >>> description(Box(-1, 1))
         {'set': 'Box', 'low': -1.0, 'high': 1.0}
     """
-    return {"set": _name(type(constraint)), **vars(constraint)}
+    arguments: Any = fields(constraint)  # type: ignore[arg-type]  # `_accepts` lets nothing but dataclasses through
+    return {
+        "set": _name(type(constraint)),
+        **{field.name: _described(getattr(constraint, field.name)) for field in arguments if field.init},
+    }
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Constraint):
+        return description(value)
+    return tuple(map(_described, value)) if isinstance(value, tuple) else value
 
 
 def described(data: Any) -> Any:
-    """The constraint of a description; anything else is given back.
+    """The constraint of a description; anything else is given back, and a list of descriptions as a tuple of sets.
 
     Raises:
         ValueError: where the description names no set that is known here, or its arguments do not fit.
@@ -352,16 +389,18 @@ def described(data: Any) -> Any:
         >>> described({"set": "Simplex", "total": 2})
         Simplex(total=2.0, rows=False)
     """
+    if isinstance(data, list | tuple):
+        return tuple(map(described, data))
     if not isinstance(data, Mapping) or "set" not in data:
         return data
     known = {_name(kind): kind for kind in _kinds(Constraint)}
     name = data["set"]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"constraint names the set {name!r}{nearest(str(name), known)}, which is not known here; there are "
             f"{', '.join(known)}; one of your own has to be imported first"
         )
-    arguments = {key: value for key, value in data.items() if key != "set"}
+    arguments = {key: described(value) for key, value in data.items() if key != "set"}
     try:
         return known[name](**arguments)
     except TypeError as error:
@@ -381,12 +420,30 @@ def _name(kind: type[Constraint]) -> str:
 
 
 def _accepts(value: Any) -> bool:
-    return value is None or (isinstance(value, Constraint) and type(value).__hash__ is not None)
+    """Whether it is no set, or one that can be remembered, and described in a checkpoint."""
+    if value is None:
+        return True
+    frozen = getattr(getattr(type(value), "__dataclass_params__", None), "frozen", False)
+    if not isinstance(value, Constraint) or not frozen or any(field.name == "set" for field in fields(value)):  # type: ignore[arg-type]
+        return False
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return _is_plain(description(value))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return type(value) in (bool, int, float, str, type(None)) or isinstance(value, Tensor)
 
 
 CONSTRAINT = Hyperparameter(
     "feasible set, onto which every step is projected in the metric s^(2p)",
-    "None or a Constraint, which must be hashable (a frozen dataclass is)",
+    "None, a Constraint or its description; it must be a frozen dataclass of plain values, tensors and other sets",
     _accepts,
     None,
     described,

@@ -136,10 +136,12 @@ class Rule:
         if whole:
             weights = weights.expand(param.shape)
         projected = _returned(constraint, constraint.project(param, weights))
-        if whole and projected.shape != param.shape:
+        if isinstance(projected, int | float):
+            raise TypeError(f"{type(constraint).__name__}.project must return a tensor like x, got {projected}")
+        if whole and (projected.shape, projected.dtype) != (param.shape, param.dtype):
             raise TypeError(
-                f"{type(constraint).__name__}.project must return the shape of x, {tuple(param.shape)}, "
-                f"got {tuple(projected.shape)}"
+                f"{type(constraint).__name__}.project must return the shape and dtype of x, {tuple(param.shape)} and "
+                f"{param.dtype}, got {tuple(projected.shape)} and {projected.dtype}"
             )
         param.copy_(projected)
 
@@ -167,6 +169,7 @@ def _returned(stage: Stage, value: Any) -> Any:
     return value
 
 
+REMEMBERED = 32  # rules of one optimizer: a set that is new at every step must not stay for ever
 _PROJECTION = "constraint"  # the entry of a param group that is the rule's last stage
 
 
@@ -272,6 +275,10 @@ class Recipe:
             constraint,
         )
         if key not in self._known:
+            if constraint is not None:
+                constraint.check()
+            while len(self._known) >= REMEMBERED:
+                del self._known[next(iter(self._known))]
             self._known[key] = Rule(*key)
         return self._known[key]
 

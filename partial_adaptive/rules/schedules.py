@@ -2,10 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
+import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nearest, number, table_for
@@ -13,6 +14,7 @@ from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nea
 Curve: TypeAlias = Callable[[float, int], float]  # from the start value and t = 1, 2, …, the value at step t
 _BETAS = ("beta1", "beta2")
 _BETA = number(0.0, 0, 1, closed=False, meaning="a decay rate")
+_RATIO = number(1.0, 0, 1, meaning="the ratio of two values")
 
 
 @final
@@ -31,8 +33,8 @@ class Geometric:
     ratio: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.ratio, int | float) or not 0 <= self.ratio <= 1:
-            raise ValueError(f"Geometric: ratio must be a number in [0, 1], got {self.ratio!r}")
+        if not _RATIO.accepts(_RATIO.convert(self.ratio)):
+            raise ValueError(f"Geometric: ratio must be {_RATIO.allowed}, got {self.ratio!r}")
 
     def __call__(self, start: float, t: int) -> float:
         return start * float(self.ratio) ** (t - 1)
@@ -220,9 +222,11 @@ def _check_steps(curve: Any, steps: Any) -> None:
 
 @final
 class Schedule:
-    """Changes hyperparameters of an optimizer at every step, each along a curve that begins at its value in the group.
+    """Changes numeric hyperparameters at every step, each along a curve that starts from its value in the group.
 
-    Call `step` after the optimizer's. What is a tensor in a group is filled in place, so that a CUDA graph sees it.
+    The value of the first step is written when the schedule is made, that of each later one by `step`, which is called
+    after the optimizer's; whatever else is written there in between is lost. Tensors are filled in place, so that a
+    CUDA graph sees it. A group that is added later starts from its own value and goes on at the schedule's t.
 
     Args:
         optimizer: one of the family; a hyperparameter is scheduled in all of its groups.
@@ -231,7 +235,7 @@ class Schedule:
             `Logistic`, `Steps`, `Geometric`, `Inverse`, `InverseSqrt`, `NormCosine` or any other.
 
     Raises:
-        TypeError: for a name that is no number of the optimizer, or a curve that cannot be called.
+        TypeError: for a name that is no numeric hyperparameter of the optimizer, or a curve that cannot be called.
         ValueError: where a curve leaves the range of its hyperparameter, before anything has changed.
 
     Example:
@@ -250,15 +254,15 @@ class Schedule:
     """
 
     def __init__(self, optimizer: Any, **curves: Curve) -> None:
-        self._groups: Callable[[], Sequence[dict[str, Any]]] = lambda: optimizer.param_groups
-        self._entries = {name: _entry(name, optimizer) for name in curves}
+        self._optimizer = optimizer
         for name, curve in curves.items():
+            _entry(name, optimizer)
             if not callable(curve) or isinstance(curve, type):
                 raise TypeError(f"Schedule: {name} must be a curve, a function of start and t, got {curve!r}")
         self._curves = curves
         self._t = 1
         self._starts: list[dict[str, float]] = []
-        self._apply()
+        self._apply(1, [])
 
     @property
     def t(self) -> int:
@@ -267,12 +271,7 @@ class Schedule:
 
     def step(self) -> None:
         """Go on to the next step's values."""
-        self._t += 1
-        try:
-            self._apply()
-        except ValueError:
-            self._t -= 1
-            raise
+        self._apply(self._t + 1, self._starts)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule is, as plain data: t, and the start values of each group. The curves are not in it."""
@@ -287,58 +286,72 @@ class Schedule:
         Raises:
             ValueError: where it is of others, before anything has changed.
         """
-        t, starts = state_dict["t"], [dict(start) for start in state_dict["starts"]]
-        names, count = set(self._curves), len(self._groups())
+        t, starts = state_dict.get("t"), [dict(start) for start in state_dict.get("starts", ())]
+        if type(t) is not int or t < 1:
+            raise ValueError(f"Schedule: state_dict must have a whole number t ≥ 1, got {t!r}")
+        names, count = set(self._curves), len(self._optimizer.param_groups)
         if len(starts) > count or any(set(start) != names for start in starts):
             theirs = sorted({name for start in starts for name in start})
             raise ValueError(
                 f"Schedule: state_dict must be of {', '.join(sorted(names))} in {count} groups, "
                 f"got {', '.join(theirs)} in {len(starts)}"
             )
-        before = self._t, self._starts
-        self._t, self._starts = t, starts
-        try:
-            self._apply()
-        except ValueError:
-            self._t, self._starts = before
-            raise
+        self._apply(t, starts)
 
-    def _apply(self) -> None:
-        groups = self._groups()
-        later = [{name: _read(group, name) for name in self._curves} for group in groups[len(self._starts) :]]
-        starts = [*self._starts, *later]
+    def _apply(self, t: int, starts: Sequence[Mapping[str, float]]) -> None:
+        """Write the values of step t into all groups, once they are known to be allowed."""
+        groups = self._optimizer.param_groups
+        known = [dict(start) for start in starts]
+        if len(known) > len(groups):
+            raise ValueError(f"Schedule: {len(known)} groups were scheduled and {len(groups)} are left; make a new one")
+        for group in groups[len(known) :]:
+            known.append({name: self._start(group, name, zip(groups, known, strict=False)) for name in self._curves})
         found = [
-            {name: self._value(name, start[name], group) for name in self._curves}
-            for group, start in zip(groups, starts, strict=True)
+            {name: self._value(name, start[name], t, group) for name in self._curves}
+            for group, start in zip(groups, known, strict=True)
         ]
-        for group, values in zip(groups, found, strict=True):
-            for name, value in values.items():
-                _write(group, name, value)
-        self._starts = starts
+        with torch.no_grad():
+            for group, values in zip(groups, found, strict=True):
+                for name, value in values.items():
+                    _write(group, name, value)
+        self._t, self._starts = t, known
 
-    def _value(self, name: str, start: float, group: Mapping[str, Any]) -> float:
-        value, entry = self._curves[name](start, self._t), self._entries[name]
+    @staticmethod
+    def _start(group: Mapping[str, Any], name: str, earlier: Iterable[tuple[Any, Mapping[str, float]]]) -> float:
+        """The start value of a group that is new here: that of an earlier one if it holds the same tensor."""
+        value = _entry_of(group, name)
+        shared = (
+            start[name] for other, start in earlier if isinstance(value, Tensor) and _entry_of(other, name) is value
+        )
+        return next(shared, float(value.item() if isinstance(value, Tensor) else value))
+
+    def _value(self, name: str, start: float, t: int, group: Mapping[str, Any]) -> float:
+        entry = _entry(name, self._optimizer)
+        given = self._curves[name](start, t)
+        value = entry.convert(given) if name not in _BETAS else _BETA.convert(given)
         if not accepted(name, value, entry, group):
-            raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {value!r} at step {self._t}")
+            raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {given!r} at step {t}")
         return float(value)
 
 
 def _entry(name: str, optimizer: Any) -> Hyperparameter:
     """What is known of a hyperparameter that can be scheduled."""
-    recipe = optimizer.recipe
+    recipe = getattr(optimizer, "recipe", None)
+    if recipe is None:
+        raise TypeError(f"Schedule: optimizer must be one of the family, got {type(optimizer).__name__}")
     table = table_for(recipe.hyperparameters, recipe.own)
     known = {key: entry for key, entry in table.items() if entry.static is False and key != "betas"}
     known |= dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}
     if name not in known:
         raise TypeError(
-            f"Schedule: {type(optimizer).__name__} has no number {name!r}{nearest(name, known)}; it has "
-            f"{', '.join(known)}"
+            f"Schedule: {type(optimizer).__name__} has no numeric hyperparameter {name!r}{nearest(name, known)}; it "
+            f"has {', '.join(known)}"
         )
     return known[name]
 
 
-def _read(group: Mapping[str, Any], name: str) -> float:
-    return float(group["betas"][_BETAS.index(name)] if name in _BETAS else group[name])
+def _entry_of(group: Mapping[str, Any], name: str) -> Any:
+    return group["betas"][_BETAS.index(name)] if name in _BETAS else group[name]
 
 
 def _write(group: dict[str, Any], name: str, value: float) -> None:

@@ -48,7 +48,9 @@ class Spectrum(SecondMoment):
             return numerator / self._power(numerator.abs(), hyper)
         if not numerator.shape.numel():
             return numerator.clone()
-        matrix = numerator.reshape(numerator.shape[0], -1)
+        # A Gram matrix has the square of the condition number: in float32 small singular values would be lost in it.
+        dtype = numerator.dtype if numerator.device.type == "mps" else torch.float64
+        matrix = numerator.reshape(numerator.shape[0], -1).to(dtype)
         tall = matrix.shape[0] > matrix.shape[1]
         wide = matrix.mT if tall else matrix
         gram = wide @ wide.mT
@@ -57,7 +59,7 @@ class Spectrum(SecondMoment):
         rows = basis.mT @ wide
         # Their norms are the singular values, to more digits than the roots of the eigenvalues.
         divided = basis @ (rows / self._power(rows.square().sum(1, keepdim=True).sqrt(), hyper))
-        result: Tensor = (divided.mT if tall else divided).reshape(numerator.shape)
+        result: Tensor = (divided.mT if tall else divided).reshape(numerator.shape).to(numerator.dtype)
         return result
 
     @staticmethod

@@ -287,8 +287,11 @@ def check_declared_values(make: Make) -> None:
     optimizer = make(parameters())
     train(optimizer, 1)
     plain = (bool, int, float, str, torch.dtype, Tensor, type(None))
+    group = optimizer.state_dict()["param_groups"][0]
     for name in optimizer.defaults:
-        value = optimizer.param_groups[0][name]
+        value = group[name]
+        if isinstance(value, dict):  # a constraint, as plain data
+            value = tuple(value.values())
         elements = value if type(value) is tuple else (value,)
         odd = [type(element).__name__ for element in elements if type(element) not in plain]
         assert not odd, f"{name} is stored as a {odd[0]}; declare it with `number`, `whole`, `flag` or `choice`"
