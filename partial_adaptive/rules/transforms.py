@@ -9,7 +9,8 @@ from partial_adaptive.rules.stage import TENSOR, Tensors, Transform
 
 def rms(x: Tensor) -> Tensor:
     """The root of the mean of the squares, 0-dim; 0 of nothing."""
-    return x.square().sum().div(max(1, x.shape.numel())).sqrt()
+    # The root first: torch 2.6 divides a sum over the shards of a DTensor by what it has divided an earlier one by.
+    return x.square().sum().sqrt().div(max(1, x.shape.numel()) ** 0.5)
 
 
 class ClipRMS(Transform):
