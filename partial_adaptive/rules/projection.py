@@ -160,7 +160,7 @@ class L2Ball(VectorSet):
     """‖x‖₂ ≤ R: x = wb/(w + μ), with the least μ ≥ 0 for which that holds.
 
     Args:
-        radius: R, a finite number > 0.
+        radius: R, a number in [1e-30, 1e30].
         rows: whether every row x[i] is to be in the ball, rather than the parameter as a whole.
 
     Raises:
@@ -201,7 +201,7 @@ class L1Ball(VectorSet):
     """Σ|xᵢ| ≤ R: the projection of |b| onto the simplex of that size, with the signs of b.
 
     Args:
-        radius: R, a finite number > 0.
+        radius: R, a number in [1e-30, 1e30].
         rows: whether every row x[i] is to be in the ball, rather than the parameter as a whole.
 
     Raises:
@@ -229,7 +229,7 @@ class Simplex(VectorSet):
     """x ≥ 0 and Σxᵢ = total: x = max(b − τ/w, 0), with the τ for which that holds.
 
     Args:
-        total: a finite number > 0.
+        total: a number in [1e-30, 1e30].
         rows: whether every row x[i] is to be in the simplex, rather than the parameter as a whole.
 
     Raises:
