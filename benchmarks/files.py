@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def write(path: Path, text: str) -> None:
+    """Write a text file, in full or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a temporary file that takes the place of `path`, on disk, when the block ends without an error.

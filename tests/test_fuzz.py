@@ -28,164 +28,41 @@ import copy
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fuzz_choices import (
+    EXPONENTS,
+    GRADIENTS,
+    LANES,
+    LAYOUTS,
+    MODES,
+    OWN,
+    SHAPES,
+    STEPS,
+    WHICH,
+    laid_out,
+    resized,
+)
+from fuzz_world import World
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from reference import FLOAT32, FLOAT64, TRANSCRIPTIONS, Array, Ball, Transcription
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+from reference import TRANSCRIPTIONS
 from torch import Tensor
 from torch.nn import Parameter
 
-from partial_adaptive import MEMBERS, Box, create
+from partial_adaptive import MEMBERS, create
 
-STEPS = int(os.environ.get("FUZZ_STEPS", "0"))  # 0: the short version
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 SHRINK = os.environ.get("FUZZ_SHRINK", "1") != "0"
 
-FORMS = {torch.float32: FLOAT32, torch.float64: FLOAT64}
-LOOSEST = {torch.float32: 1e-3, torch.float64: 1e-9}
-PATIENCE = 4  # steps for which a coordinate that shows nothing lives on
 
-Mode = dict[str, Any]
-MODES: dict[str, Mode] = {
-    "loop": {"foreach": False, "fused": False, "capturable": False},
-    "foreach": {"foreach": True, "fused": False, "capturable": False},
-    "fused": {"foreach": None, "fused": True, "capturable": False},
-    "capturable foreach": {"foreach": True, "fused": False, "capturable": True},
-    "capturable loop": {"foreach": False, "fused": False, "capturable": True},
-    "capturable fused": {"foreach": False, "fused": True, "capturable": True},
-    "default": {"foreach": None, "fused": None, "capturable": False},
-}
-LANES = ("loop", "foreach", "fused", "capturable foreach")
-
-# Values of every hyperparameter, the first ones the usual. Every exponent that is a short binary fraction, and every
-# option, is another program to compile in the modes that compile: the short version makes do with fewer.
-EXPONENTS = (0.0, 1 / 8, 0.3) if not STEPS else (0.0, 1 / 8, 0.3, 1 / 2, 1 / 16, 3 / 16, 0.0, 0.07, 0.4999, 1 / 4)
-COMMON: dict[str, tuple[Any, ...]] = {
-    "lr": (0.1, 1.0, 0.01, 0.0, 0.037),
-    "eps": (1e-8, 1e-3, 1e-30, 1e-5, 0.0),
-    "weight_decay": (0.0, 0.1, 0.01),
-    "decoupled_weight_decay": (False, True),
-    "maximize": (False, True) if STEPS else (False,),
-    "constraint": (None, Box(-1.5, 1)),
-}
-BETAS = {"betas": ((0.9, 0.999), (0.5, 0.9), (0.0, 0.99), (0.9, 0.0), (0.99, 0.5))}
-CORRECTION = {"bias_correction": ("consistent", "adam", "none")}
-OWN: dict[str, dict[str, tuple[Any, ...]]] = {
-    "padam": {**BETAS, **CORRECTION, "amsgrad": (True, False)},
-    "partial_adam": {**BETAS, **CORRECTION},
-    "partial_nadam": {**BETAS, **CORRECTION, "momentum_decay": (4e-3, 0.0, 0.1)},
-    "partial_rmsprop": {"alpha": (0.99, 0.5, 0.0, 1.0), "momentum": (0.0, 0.9, 1.1), "centered": (False, True)},
-    "partial_adagrad": {
-        "lr_decay": (0.0, 0.1),
-        "initial_accumulator_value": (0.0, 0.1, 1e-6),
-        "mean": (False, True),
-    },
-    "partial_adamax": {**BETAS, **CORRECTION},
-    "partial_adadelta": {"rho": (0.9, 0.5, 0.0, 1.0, 0.99)},
-    "partial_adabelief": {**BETAS, **CORRECTION},
-    "partial_yogi": {**BETAS, **CORRECTION, "initial_accumulator_value": (1e-6, 0.0, 0.1)},
-    "partial_sign": {**BETAS, **CORRECTION},
-}
-
-SHAPES = ((3,), (2, 3), (), (1,), (3, 4), (2, 1, 3), (7,), (0,))
-KINDS = ("normal", "absent", "zero", "broken", "mixed", "constant", "small", "large", "subnormal", "tiny")
-LAYOUTS = ("plain", "kept", "transposed", "strided", "offset", "negative")
-
-# What a step draws: for the parameters in turn a kind of gradient and a layout; a seed; and how often to step.
-GRADIENTS = st.fixed_dictionaries(
-    {
-        "kinds": st.lists(st.sampled_from(("normal",) * 8 + KINDS), min_size=1, max_size=5),
-        "layouts": st.lists(st.sampled_from(("plain",) * 4 + LAYOUTS), min_size=1, max_size=3),
-        "noise": st.integers(0, 999),
-        "count": st.integers(1, 3),
-    }
-)
-WHICH = st.integers(0, 11)  # a group, a parameter, a value: whatever there are of them, taken in turn
-
-
-def gradient(kind: str, shape: tuple[int, ...], noise: np.random.Generator, dtype: torch.dtype) -> Array | None:
-    """A gradient of one kind, or None."""
-    normal = noise.standard_normal(shape)
-    subnormal = FORMS[dtype].smallest * noise.integers(-99, 99, shape)
-    kinds: dict[str, Callable[[], Any]] = {
-        "absent": lambda: None,
-        "normal": lambda: normal,
-        "zero": lambda: 0 * normal,
-        "constant": lambda: np.full(shape, 0.37),
-        "large": lambda: 1e30 * normal,
-        "small": lambda: 1e-30 * normal,
-        "tiny": lambda: 1e-4 * normal,
-        "subnormal": lambda: subnormal,
-        "broken": lambda: np.where(noise.random(shape) < 0.3, noise.choice([np.nan, np.inf, -np.inf], shape), normal),
-        "mixed": lambda: noise.choice(
-            [0.0, -0.0, 1.0, -1.0, 1e30, -1e30, 1e-30, -1e-30, np.nan, np.inf, -np.inf, FORMS[dtype].smallest], shape
-        ),
-    }
-    made = kinds[kind]()
-    return None if made is None else np.asarray(made, dtype=FORMS[dtype].dtype)
-
-
-def laid_out(values: Tensor, layout: str, before: Tensor | None = None) -> Tensor:
-    """A tensor of these values that lies differently in memory.
-
-    Args:
-        values: what it holds.
-        layout: one of `LAYOUTS`, or "expanded".
-        before: for "kept", a tensor to overwrite in place where it fits.
-    """
-    if layout == "kept" and before is not None and before.shape == values.shape and not before.is_neg():
-        return before.copy_(values) if 0 not in before.stride() else values.clone()
-    if layout == "transposed" and values.ndim > 1:
-        return values.transpose(0, -1).clone(memory_format=torch.contiguous_format).transpose(0, -1)
-    if layout == "strided" and values.ndim > 0:
-        return torch.stack([values, torch.full_like(values, 77)], -1)[..., 0]
-    if layout == "offset":
-        return torch.cat([torch.full((3,), 77, dtype=values.dtype), values.reshape(-1)])[3:].view(values.shape)
-    if layout == "negative":
-        return torch._neg_view(values.neg())
-    if layout == "expanded" and values.numel():
-        return values.reshape(-1)[0].clone().expand(values.shape)
-    return values.clone(memory_format=torch.contiguous_format)
-
-
-def bits(tensor: Tensor) -> bytes:
-    """The contents of a tensor, NaNs included."""
-    return tensor.detach().resolve_neg().contiguous().numpy().tobytes()
-
-
-def resized(values: Array, shape: tuple[int, ...]) -> Array:
-    """Cut, or filled up with zeros."""
-    flat = np.zeros(int(np.prod(shape)), dtype=values.dtype)
-    count = min(flat.size, values.size)
-    flat[:count] = values.reshape(-1)[:count]
-    return flat.reshape(shape)
-
-
-class Life(RuleBasedStateMachine):
-    """Several optimizers of one member, and the reference that all of them must follow; a subclass says which."""
-
-    member: str
-    done: Counter[str]  # what all runs of a subclass have done together
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.default_dtype = torch.get_default_dtype()
-        self.pools = COMMON | {"partial": EXPONENTS} | OWN[self.member]
-        self.lanes: list[tuple[str, Any]] = []  # names of the first modes, and the optimizers
-        self.groups: list[list[Transcription]] = []  # the reference's parameters, in the order of the optimizers'
-        self.hypers: list[dict[str, Any]] = []
-        self.blind: dict[Transcription, Array] = {}  # for how many steps coordinates have shown nothing
-        self.attic: list[Any] = []  # memory that is out of use stays readable: a stale address must fail, not crash
-        self.rng = np.random.default_rng(0)
-
-    def teardown(self) -> None:
-        torch.set_default_dtype(self.default_dtype)
+class Life(World):
+    """What may happen to the optimizers between two steps."""
 
     @initialize(
         double=st.booleans(),
@@ -434,176 +311,6 @@ class Life(RuleBasedStateMachine):
                 for param in group["params"]:
                     optimizer.scale_of(param)
         self.steps(steps)
-
-    # -- parts of the operations
-
-    def new(self, shape: tuple[int, ...]) -> Transcription:
-        """The reference of a new parameter."""
-        form = FORMS[self.dtype]
-        return TRANSCRIPTIONS[self.member](self.rng.standard_normal(shape).astype(form.dtype), form)
-
-    def parameter(self, ref: Transcription) -> Parameter:
-        """A new parameter with the reference's values."""
-        return Parameter(torch.tensor(ref.theta.value, dtype=self.dtype))
-
-    def choice(self, name: int, value: int) -> dict[str, Any]:
-        """A value for one hyperparameter, p excepted."""
-        names = [name for name in self.pools if name != "partial"]
-        chosen = names[name % len(names)]
-        return {chosen: self.pools[chosen][value % len(self.pools[chosen])]}
-
-    def change(self, group: int, values: dict[str, Any]) -> None:
-        """Write hyperparameters into a group of all optimizers."""
-        i = group % len(self.groups)
-        self.hypers[i].update({k: v.item() if isinstance(v, Tensor) else v for k, v in values.items()})
-        for _, optimizer in self.lanes:
-            optimizer.param_groups[i].update(copy.deepcopy(values))
-
-    def place(self, which: int) -> tuple[int, int]:
-        """A parameter's group and its index there."""
-        places = [(i, j) for i, group in enumerate(self.groups) for j in range(len(group))]
-        return places[which % len(places)]
-
-    def resized(self, ball: Ball, shape: tuple[int, ...]) -> Ball:
-        return Ball(resized(ball.value, shape), resized(ball.radius, shape), ball.form)
-
-    def forget(self, ref: Transcription) -> None:
-        """Start a parameter's state afresh."""
-        ref.state, ref.t, ref.age = {}, 0, 0
-
-    def move(self, tensor: Tensor, layout: str, *, keep: bool) -> None:
-        """Rebind .data, and spoil the memory that it had unless it is to keep its values."""
-        before = tensor.data
-        tensor.data = laid_out(before, layout)
-        self.attic.append(before)
-        if not keep:
-            before.fill_(77)
-
-    # -- steps
-
-    def steps(self, steps: dict[str, Any]) -> None:
-        """Step as often as has been drawn, with gradients of the drawn kinds, and compare after each step."""
-        for turn in range(steps["count"]):
-            noise = np.random.default_rng([steps["noise"], turn])
-            number = 0
-            before = {}
-            for group, hyper, *lanes in zip(
-                self.groups, self.hypers, *(optimizer.param_groups for _, optimizer in self.lanes), strict=True
-            ):
-                for ref, *params in zip(group, *(lane["params"] for lane in lanes), strict=True):
-                    kind = steps["kinds"][number % len(steps["kinds"])]
-                    layout = steps["layouts"][number % len(steps["layouts"])]
-                    number += 1
-                    g = gradient(kind, ref.theta.value.shape, noise, self.dtype)
-                    for param in params:
-                        layout = "expanded" if kind == "constant" else layout
-                        param.grad = None if g is None else laid_out(torch.from_numpy(g), layout, param.grad)
-                    before[ref] = ref.theta
-                    if g is not None:
-                        ref.step(g, hyper)
-            for _, optimizer in self.lanes:
-                self.step(optimizer)
-            self.done["steps"] += 1
-            self.done[f"steps in {self.dtype}"] += 1
-            for lane, optimizer in self.lanes:
-                self.compare(lane, optimizer)
-            self.judge(before)
-
-    def step(self, optimizer: Any) -> None:
-        """Take a step, which must leave gradients as they are."""
-        params = [param for group in optimizer.param_groups for param in group["params"] if param.grad is not None]
-        grads = [(param.grad, bits(param.grad)) for param in params]
-        optimizer.step()
-        for param, (grad, contents) in zip(params, grads, strict=True):
-            assert param.grad is grad, "step() has replaced a gradient"
-            assert bits(grad) == contents, "step() has changed a gradient"
-
-    def compare(self, lane: str, optimizer: Any) -> None:
-        """Raise AssertionError where an optimizer isn't where the reference is."""
-        for i, (group, hyper, entries) in enumerate(zip(self.groups, self.hypers, optimizer.param_groups, strict=True)):
-            for name, value in hyper.items():
-                stored = entries[name]
-                assert value == (stored if not isinstance(stored, list) else tuple(stored)), (lane, name, value, stored)
-            for j, (ref, param) in enumerate(zip(group, entries["params"], strict=True)):
-                mode = {name: entries[name] for name in MODES["loop"]}
-                where = f"{self.member} {self.dtype}, optimizer {lane!r}, now {mode}, group {i}, parameter {j}"
-                where += f", t={ref.t}, age={ref.age}, {hyper}"
-                admit(ref.theta, param, f"{where}: the parameter")
-                state = optimizer.state.get(param, {})
-                for name, right in ref.state.items():
-                    assert name in state, f"{where}: no {name} in the state, which has {sorted(state)}"
-                    admit(right, state[name], f"{where}: {name}")
-                step = float(state.get("step", 0))
-                assert step == ref.t, f"{where}: the count of steps is {step}, in a state of {sorted(state)}"
-                assert ref.age or not any(name in state for name in ref.second), f"{where}: {sorted(state)} at age 0"
-                if ref.second and ref.age and hyper["partial"] > 0 and ref.t:
-                    age = float(state.get("estimator_step", step))
-                    assert age == ref.age, f"{where}: the second moment's count is {age}"
-
-    def judge(self, before: dict[Transcription, Ball]) -> None:
-        """Count which comparisons could have failed; write over what is no use any more; collapse bounds."""
-        for i, j, ref in [(i, j, ref) for i, group in enumerate(self.groups) for j, ref in enumerate(group)]:
-            theta = ref.theta
-            with np.errstate(invalid="ignore"):
-                moved = np.abs(theta.value - before[ref].value)
-                loose = np.isfinite(theta.radius) & (theta.radius > LOOSEST[self.dtype] * np.abs(theta.value))
-            if before[ref] is not theta:
-                self.done["coordinates"] += theta.value.size
-                self.done["sharp"] += int((theta.radius <= 0.01 * moved).sum())
-                self.done["unsettled"] += int(np.isinf(theta.radius).sum())
-            blind = ~(np.abs(theta.value) < 1e6) | np.isinf(theta.radius)
-            for name, ball in ref.state.items():
-                if name != "mu_product":
-                    blind = blind | ~(np.abs(ball.value) < 1e12) | np.isinf(ball.radius)
-            since = self.blind[ref] = np.where(blind, self.blind.get(ref, 0) + np.int64(1), 0)
-            revived = since > PATIENCE
-            if revived.any() or loose.any():
-                self.done["revived"] += int(revived.sum())
-                self.done["collapsed"] += int(loose.any())
-                self.write(i, j, revived)
-
-    def write(self, i: int, j: int, revived: Array) -> None:
-        """Give all optimizers the reference's values, in place, and fresh ones where coordinates are to be revived."""
-        ref = self.groups[i][j]
-        hyper = self.hypers[i]
-        fresh = self.rng.standard_normal(ref.theta.value.shape)
-        unknown = np.isinf(ref.theta.radius) | ~np.isfinite(ref.theta.value)
-        for name, ball in ref.state.items():
-            if name != "mu_product":
-                unknown = unknown | np.isinf(ball.radius)
-        # What isn't known can't be written: it stays as it is, in the reference and in each optimizer.
-        known = revived | ~unknown
-        targets = {"": ref.theta, **ref.state}
-        for name, ball in targets.items():
-            first = fresh if name == "" else np.float64(0 if name == "mu_product" else ref.initial(name, hyper))
-            whole = name == "mu_product"
-            value = ball.value if whole else np.where(revived, first, ball.value)
-            mask = np.bool_(True) if whole else known
-            exact = Ball.exact(np.where(mask, value, 0), ball.form).rounded()
-            new = Ball(np.where(mask, exact.value, ball.value), np.where(mask, 0, ball.radius), ball.form)
-            for _, optimizer in self.lanes:
-                param = optimizer.param_groups[i]["params"][j]
-                tensor = param if name == "" else optimizer.state[param][name]
-                with torch.no_grad():
-                    ours = tensor.detach().numpy().astype(np.float64)
-                    tensor.copy_(torch.from_numpy(np.where(mask, exact.value, ours)))
-            if name == "":
-                ref.theta = new
-            else:
-                ref.state[name] = new
-
-
-def admit(right: Ball, tensor: Tensor, what: str) -> None:
-    """Raise AssertionError where a tensor isn't within the bounds."""
-    ours = tensor.detach().numpy().astype(np.float64)
-    assert ours.shape == right.value.shape, f"{what} has the shape {ours.shape}, right is {right.value.shape}"
-    good = right.admits(ours)
-    if not good.all():
-        at = tuple(int(k) for k in np.argwhere(~good)[0])
-        raise AssertionError(
-            f"{what} is {ours[at]!r} at {at}, right is {right.value[at]!r} ± {right.radius[at]:.1e}; "
-            f"all of it: {ours.tolist()}, right: {right.value.tolist()}"
-        )
 
 
 def lives(member: str) -> Iterator[tuple[type[Life], settings]]:

@@ -5,6 +5,7 @@ import gc
 import pickle
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,21 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from partial_adaptive import Box, Constraint, HalfSpace, Inverse, L1Ball, L2Ball, Padam, Schedule, Simplex, Slot
+from partial_adaptive import (
+    ELEMENT,
+    TENSOR,
+    Box,
+    Constraint,
+    HalfSpace,
+    Inverse,
+    L1Ball,
+    L2Ball,
+    Padam,
+    Schedule,
+    Simplex,
+    Slot,
+)
+from partial_adaptive.testing.harness import contents, parameters, same, train, values
 
 COUPLED = [Simplex(), L1Ball(1.0), L2Ball(0.5), HalfSpace(1.0, 0.5)]
 
@@ -195,3 +210,73 @@ def test_schedules_of_tensors_that_require_grad() -> None:
     optimizer = Padam([torch.ones(1, requires_grad=True).clone()], lr=lr, differentiable=True)
     Schedule(optimizer, lr=Inverse()).step()
     assert lr.item() == pytest.approx(0.05)
+
+
+# -- what `project` may return
+
+MODES: list[dict[str, Any]] = [
+    *({"foreach": False}, {"foreach": True}, {"fused": True}, {"differentiable": True}),
+    {"capturable": True, "foreach": True},
+]
+
+
+def leaves(*shapes: tuple[int, ...]) -> list[Tensor]:
+    """Parameters that every mode takes."""
+    return values(parameters(shapes or ((3, 4),)))
+
+
+frozen = dataclass(frozen=True)
+
+
+class Mine(Constraint):
+    """To be made from: the user's own."""
+
+    result: Any = None
+
+    def project(self, x: Any, weights: Any) -> Any:
+        return type(self).result(x)
+
+
+# What `project` returns, and what the error says for single elements and for whole tensors.
+RETURNED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "nothing": (lambda x: None, "Mine must return a tensor, got None"),
+    "another shape": (
+        lambda x: x.flatten()[:1],
+        r"Mine.*( must return the shape and dtype of x, \(3, 4\) and torch.float64, got \(1,\)|Tensor\.flatten)",
+    ),
+    "one number": (
+        lambda x: x.mean(),
+        r"Mine.*( must return the shape and dtype of x, \(3, 4\) and torch.float64, got \(\)|Tensor\.mean)",
+    ),
+    "a number of Python's": (lambda x: 0.5, "Mine.* must return"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize("needs", [ELEMENT, TENSOR], ids=str)
+@pytest.mark.parametrize("kind", RETURNED)
+def test_what_a_set_may_not_return(kind: str, needs: Any, mode: dict[str, Any]) -> None:
+    """It is a TypeError that names the set, before anything has moved, in every mode."""
+    result, message = RETURNED[kind]
+    optimizer = Padam(leaves(), constraint=frozen(type("Mine", (Mine,), {"needs": needs, "result": result}))(), **mode)
+    before = contents(optimizer)
+    refused = RuntimeError if needs is TENSOR and mode.get("fused") else TypeError
+    with pytest.raises(refused, match="Mine needs the whole TENSOR" if refused is RuntimeError else message):
+        train(optimizer, 1)
+    same(contents(optimizer), before, "a refused step has changed something")
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize("needs", [ELEMENT, TENSOR], ids=str)
+def test_sets_that_write_in_place(needs: Any, mode: dict[str, Any]) -> None:
+    """A set that changes x itself and returns it is what one that makes a new tensor is, in every mode."""
+    if needs is TENSOR and mode.get("fused"):
+        return
+    results = []
+    for result in (lambda x: x.clamp(min=0.3), lambda x: x.clamp_(min=0.3)):
+        mine = frozen(type("Mine", (Mine,), {"needs": needs, "result": result}))()
+        optimizer = Padam(leaves((3, 4), (5,)), lr=0.1, constraint=mine, **mode)
+        train(optimizer)
+        results.append(contents(optimizer))
+    same(results[1], results[0], "a set that writes in place ends elsewhere")

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import linprog
 
-from benchmarks.regret.sets import Vector, lowest, nearest
+from benchmarks.regret.sets import Vector, form, nearest
 from partial_adaptive import Box, Constraint
 
 TOLERANCE = 1e-12  # of the gap, relative to the loss
@@ -32,7 +32,7 @@ def certified(feasible: Constraint, point: Vector, value: float, subgradient: Ve
         value: F(x).
         subgradient: g, any subgradient of F at x; the gap is as good as the choice.
     """
-    return Optimum(point, value, max(0.0, float(subgradient @ point) - lowest(feasible, subgradient)))
+    return Optimum(point, value, max(0.0, float(subgradient @ point) - form(feasible).lowest(subgradient)))
 
 
 def smooth(total: Callable[[Vector], tuple[float, Vector]], feasible: Constraint, start: Vector) -> Optimum:

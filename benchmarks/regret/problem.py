@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from benchmarks.regret.optimum import Optimum, certified
-from benchmarks.regret.sets import Vector, diameter
+from benchmarks.regret.sets import Vector, form
 from partial_adaptive import Box, Constraint
 
 
@@ -38,7 +38,7 @@ class Problem(ABC):
     @property
     def diameter(self) -> float:
         """D∞, the largest distance of two points of the set in one coordinate."""
-        return diameter(self.feasible)
+        return form(self.feasible).diameter
 
     @abstractmethod
     def loss(self, t: int, x: Vector) -> float:

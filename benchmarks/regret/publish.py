@@ -9,7 +9,7 @@ from typing import Any, final
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.files import replacing
+from benchmarks import files
 from benchmarks.report import page
 from benchmarks.report.figures import STYLE
 from benchmarks.report.results import Report
@@ -80,20 +80,15 @@ def write(report: Facts, tables: Sequence[Table], figures: Mapping[str, Any], di
             drawn.draw_without_rendering()
             drawn.set_layout_engine("none")  # once is enough, and takes half of the time
             stem = directory / f"{name}-{kind}"
-            _save(stem.with_suffix(".svg"), page.svg(drawn))
-            with replacing(stem.with_suffix(".png")) as file:
+            files.write(stem.with_suffix(".svg"), page.svg(drawn))
+            with files.replacing(stem.with_suffix(".png")) as file:
                 drawn.savefig(file, format="png", dpi=160, facecolor="white")
         section = page.section(report, tables, figures, (), heading=False)
-    _save(directory / f"{name}.md", _markdown(report, tables, list(figures)))
+    files.write(directory / f"{name}.md", _markdown(report, tables, list(figures)))
     made = f"partial_adaptive, {datetime.now(UTC):%d %B %Y, %H:%M} UTC"
     path = directory / f"{name}.html"
-    _save(path, page.render([section], report.study.title, made))
+    files.write(path, page.render([section], report.study.title, made))
     return path
-
-
-def _save(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
 
 
 def _markdown(report: Facts, tables: Sequence[Table], drawn: Sequence[str]) -> str:

@@ -1,5 +1,8 @@
 """What the study must know of a feasible set besides its projection: its formula, its width and its lowest points."""
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,44 +12,34 @@ from partial_adaptive import Box, Constraint, L1Ball, L2Ball, Simplex
 Vector = NDArray[np.float64]
 
 
-def formula(feasible: Constraint) -> str:
-    """The set as one writes it."""
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A set as the theorem sees it.
+
+    Args:
+        formula: the set as one writes it.
+        diameter: D∞, the largest ‖x − y‖∞ of two points of the set.
+        lowest: the least ⟨normal, x⟩ over the set, of a normal.
+    """
+
+    formula: str
+    diameter: float
+    lowest: Callable[[Vector], float]
+
+
+def form(feasible: Constraint) -> Form:
+    """The form of a set that is bounded, which the theorem asks for."""
     match feasible:
         case Box(low, high):
-            return f"[{low:g}, {high:g}]ᵈ".replace("-", "−")
+            interval = f"[{low:g}, {high:g}]ᵈ".replace("-", "−")
+            return Form(interval, high - low, lambda a: float(np.minimum(low * a, high * a).sum()))
         case L1Ball(radius):
-            return f"‖x‖₁ ≤ {radius:g}"
+            return Form(f"‖x‖₁ ≤ {radius:g}", 2 * radius, lambda a: -radius * float(np.abs(a).max()))
         case L2Ball(radius):
-            return f"‖x‖₂ ≤ {radius:g}"
+            return Form(f"‖x‖₂ ≤ {radius:g}", 2 * radius, lambda a: -radius * float(np.linalg.norm(a)))
         case Simplex(total):
-            return f"x ≥ 0, Σxᵢ = {total:g}"
-    raise NotImplementedError(f"the formula of {feasible}")
-
-
-def diameter(feasible: Constraint) -> float:
-    """D∞, the largest ‖x − y‖∞ of two points of the set."""
-    match feasible:
-        case Box(low, high):
-            return high - low
-        case L1Ball(radius) | L2Ball(radius):
-            return 2 * radius
-        case Simplex(total):
-            return total
-    raise NotImplementedError(f"the width of {feasible}")
-
-
-def lowest(feasible: Constraint, normal: Vector) -> float:
-    """The least ⟨normal, x⟩ over the set."""
-    match feasible:
-        case Box(low, high):
-            return float(np.minimum(low * normal, high * normal).sum())
-        case L1Ball(radius):
-            return -radius * float(np.abs(normal).max())
-        case L2Ball(radius):
-            return -radius * float(np.linalg.norm(normal))
-        case Simplex(total):
-            return total * float(normal.min())
-    raise NotImplementedError(f"the lowest points of {feasible}")
+            return Form(f"x ≥ 0, Σxᵢ = {total:g}", total, lambda a: total * float(a.min()))
+    raise TypeError(f"feasible must be a Box, an L1Ball, an L2Ball or a Simplex, which are bounded, got {feasible}")
 
 
 def nearest(feasible: Constraint, x: Vector) -> Vector:

@@ -145,7 +145,7 @@ def measure(problem: Problem, rounds: Sequence[int], partials: Iterable[float] =
     return Played(
         problem.name,
         problem.description,
-        sets.formula(problem.feasible),
+        sets.form(problem.feasible).formula,
         problem.dimension,
         problem.diameter,
         max(comparator.gap for comparator in best),

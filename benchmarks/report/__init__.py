@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.files import replacing
+from benchmarks import files
 from benchmarks.published import Deviation, deviations
 from benchmarks.report import figures, page, tables
 from benchmarks.report.results import Report, collect
@@ -32,23 +32,18 @@ def write(studies: Sequence[Study], store: Store, directory: Path) -> tuple[Path
         everything += found
         for kind, figure in drawn.items():
             stem = directory / f"{report.study.name}-{kind}"
-            _save(stem.with_suffix(".svg"), page.svg(figure))
-            with replacing(stem.with_suffix(".png")) as file:
+            files.write(stem.with_suffix(".svg"), page.svg(figure))
+            with files.replacing(stem.with_suffix(".png")) as file:
                 figure.savefig(file, format="png", dpi=160, facecolor="white")
         differences = deviations([(one.arm.title, one.arm.config) for one in report.series])
-        _save(directory / f"{report.study.name}.md", _markdown(report, found, list(drawn), differences))
+        files.write(directory / f"{report.study.name}.md", _markdown(report, found, list(drawn), differences))
         sections.append(page.section(report, found, drawn, differences, heading=len(reports) > 1))
     name, title = studies[0].name, studies[0].title
     if len(studies) > 1:
         name, title = "index", "Benchmark of partially adaptive optimizers"
     path = directory / f"{name}.html"
-    _save(path, page.render(sections, title, f"partial_adaptive, {datetime.now(UTC):%d %B %Y, %H:%M} UTC"))
+    files.write(path, page.render(sections, title, f"partial_adaptive, {datetime.now(UTC):%d %B %Y, %H:%M} UTC"))
     return path, everything
-
-
-def _save(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
 
 
 def _markdown(report: Report, found: Sequence[Table], drawn: Sequence[str], differences: Sequence[Deviation]) -> str:

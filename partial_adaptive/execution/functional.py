@@ -44,7 +44,7 @@ class Functional(Lifted):
     dtype = property(lambda self: self.value.dtype, doc="Its dtype.")
     device = property(lambda self: self.value.device, doc="Its device.")
     T = property(lambda self: type(self)(self.value.T), doc="Its transpose.")
-    mT = property(lambda self: type(self)(self.value.mT), doc="The transpose of its last two dimensions.")  # noqa: N815
+    mT = property(lambda self: type(self)(self.value.mT), doc="The transpose of its last two dimensions.")  # noqa: N815  # torch's name
 
     def __getitem__(self, index: Any) -> Self:
         return type(self)(self.value[_value(index)])

@@ -141,5 +141,5 @@ class Lifted(ABC):
     def __eq__(self, other: object) -> Self:  # type: ignore[override]  # a tensor, as a tensor's is
         return self._call("eq", other)
 
-    def __ne__(self, other: object) -> Self:  # type: ignore[override]
+    def __ne__(self, other: object) -> Self:  # type: ignore[override]  # as above
         return self._call("ne", other)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from operator import methodcaller
+from operator import itemgetter, methodcaller
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -170,7 +170,7 @@ def _parts(row: Row) -> Iterator[Row]:
         return
     flat = row.map(lambda tensor: tensor.as_strided((numel,), (1,)))
     for start in range(0, numel, limit):
-        yield flat.map(lambda tensor, start=start: tensor[start : start + limit])  # type: ignore[misc]
+        yield flat.map(itemgetter(slice(start, start + limit)))
 
 
 def _resolved(row: Row) -> tuple[Row, Land]:

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Self, cast, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -33,13 +32,19 @@ class Blocks:
         return (count, *(1 for _ in shape[1:])) if shape else ()
 
 
+@final
+@dataclass(frozen=True)
 class BlockMean(Estimator):
     """s = √(v/c₂) + ε, v an average of the mean of g² over a block: Adam-mini's.
 
     Zhang et al.: Adam-mini: Use Fewer Learning Rates To Gain More, ICLR 2025.
     """
 
+    blocks: str = "row"
+    heads: int = 1
+
     needs = TENSOR
+    slots = {"exp_avg_sq": Slot(shape=Blocks("row", 1))}
     hyperparameters = ("betas", "eps", "bias_correction")
     own = {
         "blocks": choice(
@@ -53,12 +58,11 @@ class BlockMean(Estimator):
     }
     decay = "beta2"
 
-    def __init__(self, blocks: str = "row", heads: int = 1) -> None:
-        self.blocks, self.heads = blocks, heads
-        self.slots = {"exp_avg_sq": Slot(shape=Blocks(blocks, heads))}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", {"exp_avg_sq": Slot(shape=Blocks(self.blocks, self.heads))})
 
-    def select(self, group: Mapping[str, Any]) -> Self:
-        return cast(Self, _block_mean(group["blocks"], group["heads"]))
+    def select(self, group: Mapping[str, Any]) -> "BlockMean":
+        return BlockMean(group["blocks"], group["heads"])
 
     def refuses(self, shape: torch.Size) -> str | None:
         rows = shape[0] if shape else 1
@@ -73,11 +77,6 @@ class BlockMean(Estimator):
         if self.blocks != "head" or not grad.ndim:
             return scale
         return scale.repeat_interleave(grad.shape[0] // self.heads, 0)
-
-
-@cache
-def _block_mean(blocks: str, heads: int) -> BlockMean:
-    return BlockMean(blocks, heads)
 
 
 # -- rows and columns

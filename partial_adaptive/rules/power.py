@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from partial_adaptive.rules.hyperparameters import Hyper
+
 LONGEST_LADDER = 6
 
 
@@ -32,6 +34,14 @@ def power(scale: Tensor, exponent: Any) -> Tensor:
         if digit:
             product = root if product is None else product.mul_(root)
     return scale if product is None else product
+
+
+def divisor(scale: Tensor, hyper: Hyper) -> Tensor:
+    """s^(2p), by which a step divides; the scale is overwritten.
+
+    Where 2p may be above 1 it is the square of s^p: `power` is for exponents up to 1.
+    """
+    return power(scale, hyper.partial).square() if hyper.beyond_half else power(scale, 2 * hyper.partial)
 
 
 def is_dyadic(exponent: float) -> bool:

@@ -6,9 +6,9 @@ The nearest point of a set X to b in that metric is argmin over X of Σ wᵢ(x�
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -343,7 +343,7 @@ def _check_rows(constraint: Any) -> None:
         raise ValueError(f"{type(constraint).__name__}: rows must be True or False, got {constraint.rows!r}")
 
 
-def _settle(constraint: Any, name: str, allowed: str, accepts: Any) -> None:
+def _settle(constraint: Any, name: str, allowed: str, accepts: Callable[[float], bool]) -> None:
     """Make an attribute a float; ValueError where it is not allowed."""
     given = getattr(constraint, name)
     plain = given.item() if getattr(given, "shape", None) == () else given
@@ -366,11 +366,8 @@ def description(constraint: Constraint) -> dict[str, Any]:
         >>> description(Box(-1, 1))
         {'set': 'Box', 'low': -1.0, 'high': 1.0}
     """
-    arguments: Any = fields(constraint)  # type: ignore[arg-type]  # `_accepts` lets nothing but dataclasses through
-    return {
-        "set": _name(type(constraint)),
-        **{field.name: _described(getattr(constraint, field.name)) for field in arguments if field.init},
-    }
+    arguments = (field.name for field in fields(cast(Any, constraint)) if field.init)
+    return {"set": _name(type(constraint)), **{name: _described(getattr(constraint, name)) for name in arguments}}
 
 
 def _described(value: Any) -> Any:
@@ -424,7 +421,7 @@ def _accepts(value: Any) -> bool:
     if value is None:
         return True
     frozen = getattr(getattr(type(value), "__dataclass_params__", None), "frozen", False)
-    if not isinstance(value, Constraint) or not frozen or any(field.name == "set" for field in fields(value)):  # type: ignore[arg-type]
+    if not isinstance(value, Constraint) or not frozen or any(it.name == "set" for it in fields(cast(Any, value))):
         return False
     try:
         hash(value)

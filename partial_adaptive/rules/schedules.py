@@ -306,8 +306,9 @@ class Schedule:
             raise ValueError(f"Schedule: {len(known)} groups were scheduled and {len(groups)} are left; make a new one")
         for group in groups[len(known) :]:
             known.append({name: self._start(group, name, zip(groups, known, strict=False)) for name in self._curves})
+        entries = {name: _entry(name, self._optimizer) for name in self._curves}
         found = [
-            {name: self._value(name, start[name], t, group) for name in self._curves}
+            {name: self._value(name, entries[name], start[name], t, group) for name in self._curves}
             for group, start in zip(groups, known, strict=True)
         ]
         with torch.no_grad():
@@ -325,10 +326,9 @@ class Schedule:
         )
         return next(shared, float(value.item() if isinstance(value, Tensor) else value))
 
-    def _value(self, name: str, start: float, t: int, group: Mapping[str, Any]) -> float:
-        entry = _entry(name, self._optimizer)
+    def _value(self, name: str, entry: Hyperparameter, start: float, t: int, group: Mapping[str, Any]) -> float:
         given = self._curves[name](start, t)
-        value = entry.convert(given) if name not in _BETAS else _BETA.convert(given)
+        value = entry.convert(given)
         if not accepted(name, value, entry, group):
             raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {given!r} at step {t}")
         return float(value)

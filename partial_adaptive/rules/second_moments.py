@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyper
-from partial_adaptive.rules.power import power
+from partial_adaptive.rules.power import divisor
 from partial_adaptive.rules.stage import Slot, Stage, average_, average_square_
 
 
@@ -100,8 +100,7 @@ class Estimator(SecondMoment):
             )
         if isinstance(scale, Tensor) and scale._is_view():  # maybe of its state, which the power would overwrite
             scale = scale.clone()
-        # Where 2p may be above 1, by the square of s^p: `power` is for exponents up to 1.
-        weights = power(scale, hyper.partial).square() if hyper.beyond_half else power(scale, 2 * hyper.partial)
+        weights = divisor(scale, hyper)
         if type(self).observe is Estimator.observe:
             return Quotient(numerator, weights)
         direction = numerator.div(weights)

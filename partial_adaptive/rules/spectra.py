@@ -1,14 +1,14 @@
 """The second moments of matrices: P is a matrix of its own, and its power that of its eigenvalues."""
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, Self, cast
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice
-from partial_adaptive.rules.power import power
+from partial_adaptive.rules.power import divisor
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import TENSOR, Tensors, Transform
 
@@ -20,6 +20,8 @@ VECTORS = choice(
 )
 
 
+@final
+@dataclass(frozen=True)
 class Spectrum(SecondMoment):
     """P = nnᵀ or nᵀn, whichever is smaller, so that P^(−p) n = U S^(1−2p) Vᵀ: Muon's at p = 1/2.
 
@@ -28,15 +30,14 @@ class Spectrum(SecondMoment):
     Jordan et al.: Muon: An Optimizer for Hidden Layers in Neural Networks, 2024.
     """
 
+    vectors: str = "refuse"
+
     needs = TENSOR
     hyperparameters = ("eps",)
     own = {"vectors": VECTORS}
 
-    def __init__(self, vectors: str = "refuse") -> None:
-        self.vectors = vectors
-
-    def select(self, group: Mapping[str, Any]) -> Self:
-        return cast(Self, _spectrum(group["vectors"]))
+    def select(self, group: Mapping[str, Any]) -> "Spectrum":
+        return Spectrum(group["vectors"])
 
     def refuses(self, shape: torch.Size) -> str | None:
         if len(shape) < 2 and self.vectors == "refuse":
@@ -64,14 +65,7 @@ class Spectrum(SecondMoment):
 
     @staticmethod
     def _power(sizes: Tensor, hyper: Hyper) -> Tensor:
-        scale = (sizes / hyper.correction1 + hyper.eps).clamp(min=torch.finfo(sizes.dtype).tiny)
-        powered: Tensor = power(scale, hyper.partial).square() if hyper.beyond_half else power(scale, 2 * hyper.partial)
-        return powered
-
-
-@cache
-def _spectrum(vectors: str) -> Spectrum:
-    return Spectrum(vectors)
+        return divisor((sizes / hyper.correction1 + hyper.eps).clamp(min=torch.finfo(sizes.dtype).tiny), hyper)
 
 
 _ADJUSTMENTS = ("original", "match_rms_adamw", "spectral_unclamped")

@@ -7,6 +7,7 @@ import os
 import pickle
 import tarfile
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +98,13 @@ def test_missing_imagenet_names_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"junk", lambda b: b""])
-def test_corrupt_archives(tmp_path: Path, damage: object) -> None:
+def test_corrupt_archives(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     """A damaged npz or gzip file is reported by name, with what to do about it."""
     npz = cifar10(tmp_path) / "cifar10.npz"
     _fashion(tmp_path)
     gz = tmp_path / "train-images-idx3-ubyte.gz"
     for path, name in ((npz, "cifar10"), (gz, "fashion")):
-        path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+        path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(data.DataError, match=f"{path} is corrupt .*; delete it"):
             data.load(name, tmp_path)
     assert not (tmp_path / "fashion.npz").exists()

@@ -14,7 +14,7 @@ from benchmarks.regret.bound import bound, trivial
 from benchmarks.regret.play import BETAS, DECAY, EPS, Euclidean, Mark, play
 from benchmarks.regret.record import load, save
 from benchmarks.store import StoreError
-from partial_adaptive import Box, L1Ball, L2Ball, Simplex
+from partial_adaptive import Box, L1Ball, L2Ball, NonNegative, Simplex
 
 ROUNDS = 200
 NAMES = list(problems.PROBLEMS)
@@ -64,14 +64,19 @@ def test_losses_are_convex(built, name):
 @pytest.mark.parametrize("feasible", [Box(-2, 1), L1Ball(3), L2Ball(3), Simplex(2)], ids=repr)
 def test_width_and_lowest_points_of_the_sets(feasible):
     """D∞ is the width along the axes; no point is lower than `lowest`, and the point farthest down is as low."""
-    axes, draw = np.eye(5), np.random.default_rng(2)
-    width = max(-sets.lowest(feasible, axis) - sets.lowest(feasible, -axis) for axis in axes)
-    assert sets.diameter(feasible) == pytest.approx(width)
+    axes, draw, form = np.eye(5), np.random.default_rng(2), sets.form(feasible)
+    assert form.diameter == pytest.approx(max(-form.lowest(axis) - form.lowest(-axis) for axis in axes))
     for _ in range(20):
         normal = draw.normal(size=5)
         points = [sets.nearest(feasible, scale * draw.normal(size=5)) for scale in (0.1, 1, 10)]
-        assert min(normal @ point for point in points) >= sets.lowest(feasible, normal)
-        assert normal @ sets.nearest(feasible, -1e9 * normal) == pytest.approx(sets.lowest(feasible, normal), rel=1e-6)
+        assert min(normal @ point for point in points) >= form.lowest(normal)
+        assert normal @ sets.nearest(feasible, -1e9 * normal) == pytest.approx(form.lowest(normal), rel=1e-6)
+
+
+def test_unbounded_sets():
+    """The theorem asks for a bounded set; another one is refused by name."""
+    with pytest.raises(TypeError, match=r"feasible must be .* bounded, got NonNegative"):
+        sets.form(NonNegative())
 
 
 @pytest.mark.parametrize("t", [10, 60, ROUNDS])
