@@ -23,7 +23,6 @@ from benchmarks.models.resnet import resnet18
 from benchmarks.sheet import Sheet
 from partial_adaptive import MEMBERS, Member, PartialAdaptiveOptimizer, create
 from partial_adaptive.execution.compiled.program import trace
-from partial_adaptive.rules.hyperparameters import table_for
 from partial_adaptive.rules.stage import Needs
 
 LR = 1e-6  # small, so that all contenders can share parameters that stay where they are
@@ -263,7 +262,7 @@ def floor_bytes(optimizer: PartialAdaptiveOptimizer, params: Sequence[Tensor]) -
             p.element_size() * torch.Size(slot.shape(p.shape)).numel() for p in params for slot in rule.slots.values()
         )
         return 3 * sum(p.numel() * p.element_size() for p in params) + 2 * kept
-    table = table_for(recipe.hyperparameters, recipe.own)
+    table = recipe.table
     program = trace(rule, group, table, scaled=False)
     written = sum(node.op != "element" for node in program.elements.values())
     size: int = sum(param.numel() * param.element_size() for param in params)

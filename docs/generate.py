@@ -24,7 +24,7 @@ from partial_adaptive.execution.compiled import cpp
 from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.execution.lifted import ELEMENTWISE
 from partial_adaptive.rules import blocks, numerators, power, second_moments, spectra, stage, transforms
-from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED, table_for
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED
 from partial_adaptive.rules.projection import CONSTRAINT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -238,7 +238,7 @@ def kernel() -> str:
     """The loop over the elements that is generated for Padam at p = 1/8."""
     optimizer = partial_adaptive.Padam([torch.zeros(1)], fused=True)
     (group,), recipe = optimizer.param_groups, optimizer.recipe
-    program = trace(recipe.rule(group, scaled=True), group, table_for(recipe.hyperparameters, recipe.own), scaled=False)
+    program = trace(recipe.rule(group, scaled=True), group, recipe.table, scaled=False)
     text = cpp.source(program, dict.fromkeys((*program.elements, *program.scalars), torch.float32))
     loop = text.partition("#pragma omp simd\n")[2].partition("\n      }\n")[0].splitlines()
     return "\n".join(["```cpp", loop[0].strip(), *(f"  {line.strip()}" for line in loop[1:]), "}", "```"]) + "\n"

@@ -1,7 +1,7 @@
 """The base class of the family: what torch.optim calls an optimizer, for any second moment and any numerator."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from partial_adaptive.execution import loading, scales
 from partial_adaptive.execution.plan import Planner
-from partial_adaptive.rules.hyperparameters import complete, table_for, validated
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, MODES, complete, nearest, validated
 from partial_adaptive.rules.numerators import Gradient, Momentum
 from partial_adaptive.rules.projection import Constraint, description
 from partial_adaptive.rules.rule import Recipe, Rule
@@ -62,10 +62,36 @@ class PartialAdaptiveOptimizer(Optimizer):
         tensor([0.9000, 0.9000, 0.9000])
 
     Attributes:
-        recipe: the stages, from which every param group gets its rule.
+        member: the name by which a param group of another optimizer of the family can ask for this one; given where a
+            class is defined, `class Mine(PartialAdaptiveOptimizer, member="mine")`.
+        recipe: the stages, from which every param group gets its rule, unless it names another member.
 
     Chen, Gu: Padam: Closing the Generalization Gap of Adaptive Gradient Methods in Training Deep Neural Networks.
     """
+
+    member: ClassVar[str | None] = None
+    _members: ClassVar[dict[str, type[Any]]] = {}
+
+    def __init_subclass__(cls, *, member: str | None = None, **kwargs: Any) -> None:
+        """Enter a class among those that a param group may name.
+
+        Args:
+            member: by which name; None for none. A class that is defined again takes the place of the earlier one.
+            **kwargs: for other base classes.
+
+        Raises:
+            ValueError: where another class has the name.
+        """
+        super().__init_subclass__(**kwargs)
+        cls.member = member
+        if member is None:
+            return
+        other = cls._members.get(member, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"member must be a name that is not taken, got {member!r}, which is {other.__qualname__}'s"
+            )
+        cls._members[member] = cls
 
     def __init__(
         self,
@@ -81,21 +107,75 @@ class PartialAdaptiveOptimizer(Optimizer):
         for argument, stages in (("before", before), ("after", after)):
             if isinstance(stages, Stage | Switch):
                 raise TypeError(f"{argument} must be a tuple of stages, got one {type(stages).__name__}: write (…,)")
-        self.recipe = Recipe(tuple(before), momentum, estimator, tuple(after))
+        name = type(self).__name__
+        self.recipe = Recipe(name, tuple(before), momentum, estimator, tuple(after))
         self._start_planning()
-        filled = complete(defaults, self._table, type(self).__name__)
-        super().__init__(params, filled | validated(filled, self._table, type(self).__name__))
+        filled = complete(defaults, self.recipe.table, name)
+        super().__init__(params, filled | validated(filled, self.recipe.table, name))
 
     def _start_planning(self) -> None:
-        self._table = table_for(self.recipe.hyperparameters, self.recipe.own)
-        self._planner = Planner(type(self).__name__, self.recipe, self._table)
+        self._others: dict[str, PartialAdaptiveOptimizer] = {}
+        self._planner = Planner(self.recipe_of)
+
+    def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
+        """The stages of a param group: the optimizer's own, or those of the member that it names.
+
+        Args:
+            group: one of the optimizer's param groups, or what is to become one.
+
+        Raises:
+            ValueError: for a member that does not exist.
+        """
+        return self._example(group).recipe
+
+    def _example(self, group: Mapping[str, Any]) -> "PartialAdaptiveOptimizer":
+        """An optimizer with the stages and defaults of a group: this one, or one of the member that the group names."""
+        name = group.get("member")
+        if name is None:
+            return self
+        if name not in self._others:
+            if not isinstance(name, str) or name not in self._members:
+                near = nearest(name, self._members) if isinstance(name, str) else ""
+                raise ValueError(
+                    f"{type(self).__name__}: member must be one of {', '.join(self._members)}, got {name!r}{near}"
+                )
+            self._others[name] = self._members[name]([torch.zeros(1, 1, device="cpu")])
+        return self._others[name]
+
+    def _defaults_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """What a group holds where it says nothing: its member's defaults, but how steps are run is one for all."""
+        example = self._example(group)
+        if example is self:
+            return self.defaults
+        return example.defaults | {name: self.defaults[name] for name in (*MODES, "maximize")}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group; see `torch.optim.Optimizer.add_param_group`. Raises before anything is added."""
-        if isinstance(param_group, dict):
-            param_group.update(validated(self.defaults | param_group, self._table, type(self).__name__))
-            self._whole_rule(self.defaults | param_group)
-        super().add_param_group(param_group)
+        """Add a param group; see `torch.optim.Optimizer.add_param_group`. Raises before anything is added.
+
+        Args:
+            param_group: with `params`, and any hyperparameters. With an entry `member`, the name of a member of the
+                family, the group is updated as that member would, with its hyperparameters and its defaults; of this
+                optimizer it takes only `maximize` and the modes (`foreach`, `fused`, `capturable`, `differentiable`).
+
+        Raises:
+            ValueError: for a member that does not exist, or a hyperparameter that is out of its range.
+            TypeError: for a hyperparameter that the named member does not have, or of the wrong type.
+        """
+        if type(param_group) is not dict:  # torch says what is wrong
+            super().add_param_group(param_group)
+            return
+        recipe, defaults = self.recipe_of(param_group), self._defaults_of(param_group)
+        if recipe is not self.recipe:
+            for name in sorted(param_group.keys() & HYPERPARAMETERS.keys() - recipe.table.keys()):
+                known = ", ".join(recipe.table)
+                raise TypeError(f"{recipe.owner} got an unexpected hyperparameter {name!r}; it takes {known}")
+        param_group.update(validated(defaults | param_group, recipe.table, recipe.owner))
+        self._whole_rule(defaults | param_group)
+        own, self.defaults = self.defaults, defaults
+        try:  # torch fills in what is missing
+            super().add_param_group(param_group)
+        finally:
+            self.defaults = own
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step for every parameter that has a gradient.
@@ -137,7 +217,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         for group in self.param_groups:
             if any(param is candidate for candidate in group["params"]):
                 rule = self._planner.reader.rule(group)
-                return scales.scale_of(param, group, self._table, self.state.get(param, {}), rule)
+                return scales.scale_of(param, group, self.recipe_of(group).table, self.state.get(param, {}), rule)
         raise ValueError(f"param must be one of the optimizer's parameters, got a tensor of shape {tuple(param.shape)}")
 
     @property
@@ -173,7 +253,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         """
         if not isinstance(source, Optimizer):
             raise TypeError(f"source must be an optimizer, got a {type(source).__name__}")
-        found = loading.taken(source.state, self.param_groups, self._whole_rule, type(self).__name__)
+        found = loading.taken(source.state, self.param_groups, self.recipe_of)
         if not found:
             raise ValueError(
                 f"source must hold state that {type(self).__name__} can use for parameters of this optimizer, "
@@ -208,11 +288,10 @@ class PartialAdaptiveOptimizer(Optimizer):
         Raises:
             ValueError: where it does not fit the parameters, before anything has changed.
         """
-        owner = type(self).__name__
         loaded: list[loading.Loaded] = []
 
         def before(_: Optimizer, checkpoint: StateDict) -> None:
-            loaded.append(loading.read(checkpoint, self.param_groups, self._table, self._whole_rule, owner))
+            loaded.append(loading.read(checkpoint, self.param_groups, self.recipe_of))
 
         def after(_: Optimizer) -> None:
             for group, fitting in zip(self.param_groups, loaded[-1].groups, strict=True):
@@ -228,14 +307,15 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     def _whole_rule(self, group: Mapping[str, Any]) -> Rule:
         """A group's rule with its second moment, which p = 0 has no use for now but may have later."""
-        return self.recipe.rule(group, scaled=True)
+        return self.recipe_of(group).rule(group, scaled=True)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if not hasattr(self, "_planner"):  # made by pickle or copy; what is loading keeps what CUDA graphs use
             self._start_planning()
         for group in self.param_groups:
-            for name, value in complete(self.defaults, self._table, type(self).__name__).items():
+            recipe = self.recipe_of(group)
+            for name, value in complete(self._defaults_of(group), recipe.table, recipe.owner).items():
                 group.setdefault(name, value)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ class Member:
     """One optimizer of the family.
 
     Args:
-        name: what `create` knows it by.
         cls: its class.
         formula: its scale s in θ ← θ − α·n/s^(2p).
         counterpart: the torch.optim class that it equals at p = 1/2, if there is one.
@@ -27,7 +26,6 @@ class Member:
         options: the keyword arguments with which it takes parameters of any shape.
     """
 
-    name: str
     cls: type[PartialAdaptiveOptimizer]
     formula: str
     counterpart: type[Optimizer] | None = None
@@ -35,9 +33,15 @@ class Member:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """What `create` and param groups know it by."""
+        return self.cls.member or ""
+
+    @property
     def elementwise(self) -> bool:
         """Whether it looks at one element at a time, so that `fused` can compile it."""
-        return self.cls([torch.zeros(1)], **self.options).recipe.needs is Needs.ELEMENT
+        optimizer = self.cls([torch.zeros(1)], **self.options)
+        return optimizer.recipe.rule(optimizer.defaults, scaled=True).needs is Needs.ELEMENT
 
     @property
     def description(self) -> str:
@@ -52,64 +56,55 @@ class Member:
 
 _MEMBERS = (
     Member(
-        "padam",
         members.Padam,
         "√(v̂/c₂)+ε, v̂ the running maximum of v",
         torch.optim.Adam,
         {"amsgrad": True},
     ),
     Member(
-        "partial_adam",
         members.PartialAdam,
         "√(v/c₂)+ε, v an average of g²",
         torch.optim.Adam,
     ),
     Member(
-        "partial_nadam",
         members.PartialNAdam,
         "√(v/c₂)+ε, v an average of g²",
         torch.optim.NAdam,
     ),
     Member(
-        "partial_rmsprop",
         members.PartialRMSprop,
         "√v+ε, centered √(v−ḡ²)+ε",
         torch.optim.RMSprop,
     ),
     Member(
-        "partial_adagrad",
         members.PartialAdagrad,
         "√S+ε, S the sum of g²",
         torch.optim.Adagrad,
     ),
     Member(
-        "partial_adamax",
         members.PartialAdaMax,
         "u = max(β₂u, |g|+ε)",
         torch.optim.Adamax,
     ),
     Member(
-        "partial_adadelta",
         members.PartialAdadelta,
         "√((v+ε)/(d+ε)), d an average of the squared direction",
         torch.optim.Adadelta,
     ),
     Member(
-        "partial_adabelief",
         members.PartialAdaBelief,
         "√(v/c₂)+ε, v an average of (g−m)²",
     ),
-    Member("partial_yogi", members.PartialYogi, "√(v/c₂)+ε, v moved by at most (1−β₂)g²"),
-    Member("partial_sign", members.PartialSign, "|n|+ε, n the numerator itself"),
-    Member("partial_adam_mini", members.PartialAdamMini, "√(v/c₂)+ε, v an average of the mean of g² over a block"),
+    Member(members.PartialYogi, "√(v/c₂)+ε, v moved by at most (1−β₂)g²"),
+    Member(members.PartialSign, "|n|+ε, n the numerator itself"),
+    Member(members.PartialAdamMini, "√(v/c₂)+ε, v an average of the mean of g² over a block"),
     Member(
-        "partial_adafactor",
         members.PartialAdafactor,
         "√(r·c/mean(r)), r and c averages of g² over rows and columns",
         torch.optim.Adafactor,
     ),
-    Member("partial_sm3", members.PartialSM3, "√v+ε, v = min(r, c)+g², r and c its maxima over rows and columns"),
-    Member("partial_muon", members.PartialMuon, "S+ε, S the singular values of n", options={"vectors": "diagonal"}),
+    Member(members.PartialSM3, "√v+ε, v = min(r, c)+g², r and c its maxima over rows and columns"),
+    Member(members.PartialMuon, "S+ε, S the singular values of n", options={"vectors": "diagonal"}),
 )
 
 MEMBERS: Mapping[str, Member] = MappingProxyType({member.name: member for member in _MEMBERS})

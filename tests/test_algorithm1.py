@@ -25,7 +25,6 @@ import partial_adaptive as pa
 from partial_adaptive import TENSOR, Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Padam, Simplex, Switch
 from partial_adaptive.execution.compiled import cpp, launch
 from partial_adaptive.execution.compiled.program import trace
-from partial_adaptive.rules.hyperparameters import table_for
 from partial_adaptive.rules.second_moments import ExpAvgSq
 from partial_adaptive.testing import Make
 from partial_adaptive.testing.harness import contents, gradient, parameters, same, train, values
@@ -419,7 +418,7 @@ def test_complex_parameters(name: str) -> None:
 def source_of(optimizer: pa.PartialAdaptiveOptimizer, dtype: torch.dtype) -> str:
     """The compiled loop over the elements."""
     (group,), recipe = optimizer.param_groups, optimizer.recipe
-    table = table_for(recipe.hyperparameters, recipe.own)
+    table = recipe.table
     program = trace(recipe.rule(group, scaled=True), group, table, scaled=False)
     return cpp.source(program, dict.fromkeys((*program.elements, *program.scalars), dtype))
 

@@ -11,7 +11,6 @@ from triton.compiler import ASTSource  # type: ignore[import-untyped]
 from partial_adaptive import create
 from partial_adaptive.execution.compiled import triton as backend
 from partial_adaptive.execution.compiled.program import trace
-from partial_adaptive.rules.hyperparameters import table_for
 
 POINTERS = {"table": "*i64", "grads": "*i64", "numbers": "*fp64", "coefficients": "*fp64", "found_inf": "*fp32"}
 POINTERS |= {"owners": "*i64", "starts": "*i64", "sizes": "*i64", "tensors": "i32"}
@@ -24,7 +23,7 @@ def main() -> None:
     for name in MEMBERS:
         optimizer = create(name, [Parameter(torch.ones(3))], partial=0.3, weight_decay=0.1)
         group, recipe = optimizer.param_groups[0], optimizer.recipe
-        table = table_for(recipe.hyperparameters, recipe.own)
+        table = recipe.table
         program = trace(recipe.rule(group, scaled=True), group, table, scaled=True)
         dtypes = dict.fromkeys((*program.elements, *program.scalars), torch.float32)
         module = backend.load(backend.source(program, dtypes)[0])

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.optim.optimizer import _get_scalar_dtype
 
 from partial_adaptive.execution.state import AGE, STEP, State, entries, placed, scalars_of
-from partial_adaptive.rules.hyperparameters import EXCLUSIVE, Hyperparameter, validated
-from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.hyperparameters import EXCLUSIVE, validated
+from partial_adaptive.rules.rule import Recipe
 
 Group = MutableMapping[str, Any]
+RecipeOf = Callable[[Mapping[str, Any]], Recipe]
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,14 @@ class Loaded:
 def read(
     checkpoint: Mapping[str, Any],
     groups: Sequence[Group],
-    table: Mapping[str, Hyperparameter],
-    rule: Callable[[Mapping[str, Any]], Rule],
-    owner: str,
+    recipe_of: RecipeOf,
 ) -> Loaded:
     """Read a checkpoint for an optimizer, of which nothing is changed.
 
     Args:
         checkpoint: as `state_dict` gives it.
         groups: the optimizer's param groups.
-        table: its hyperparameters.
-        rule: the rule of a group, its second moment included.
-        owner: its name, for messages.
+        recipe_of: the stages of a group.
 
     Raises:
         ValueError: where the checkpoint does not fit.
@@ -54,51 +51,57 @@ def read(
     fitting = []
     state: dict[Tensor, State] = {}
     for group, saved in zip(groups, saved_groups, strict=True):
+        recipe = recipe_of(group)
+        if saved.get("member") != group.get("member"):
+            raise ValueError(
+                f"{recipe.owner}: member must be the checkpoint's, {saved.get('member')!r} (None: that of the "
+                f"optimizer), got {group.get('member')!r}"
+            )
         theirs = {name: value for name, value in saved.items() if name not in ("params", "param_names")}
         ours = {name: value for name, value in group.items() if name not in ("params", *theirs)}
         merged = {**group, **theirs}
         if any(merged[mode] and merged[other] for mode, other in EXCLUSIVE):
             ours |= {mode: group[mode] for mode in ("foreach", "fused", "differentiable")}
             merged |= ours
-        ours |= validated(merged, table, owner)
+        ours |= validated(merged, recipe.table, recipe.owner)
         merged |= ours
         fitting.append(ours)
         for param, key in zip(group["params"], saved["params"], strict=True):
             if key in checkpoint["state"]:
-                state[param] = _fitted(checkpoint["state"][key], param, merged, rule(merged), owner)
+                state[param] = _fitted(checkpoint["state"][key], param, merged, recipe)
     return Loaded(fitting, state)
 
 
 def taken(
     source: Mapping[Tensor, Mapping[str, Any]],
     groups: Sequence[Group],
-    rule: Callable[[Mapping[str, Any]], Rule],
-    owner: str,
+    recipe_of: RecipeOf,
 ) -> dict[Tensor, State]:
     """What an optimizer can use of another one's state, for the parameters that both have.
 
     Args:
         source: the other one's state.
         groups: the optimizer's param groups.
-        rule: the rule of a group, its second moment included.
-        owner: its name, for messages.
+        recipe_of: the stages of a group.
 
     Raises:
         ValueError: where an entry does not fit its parameter.
     """
     found = {}
     for group in groups:
-        its = rule(group)
+        recipe = recipe_of(group)
+        its = recipe.rule(group, scaled=True)
         for param in group["params"]:
             theirs = source.get(param, {})
             names = {AGE, *scalars_of(its), *entries(its, param)} & theirs.keys()
             if names - {STEP}:
-                found[param] = _fitted({name: theirs[name] for name in names}, param, group, its, owner)
+                found[param] = _fitted({name: theirs[name] for name in names}, param, group, recipe)
     return found
 
 
-def _fitted(saved: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule, owner: str) -> State:
+def _fitted(saved: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], recipe: Recipe) -> State:
     """The entry of a parameter, each tensor a copy; None stands for what is not there."""
+    rule, owner = recipe.rule(group, scaled=True), recipe.owner
     shapes = entries(rule, param) | dict.fromkeys((AGE, *scalars_of(rule)), ())
     state = {}
     for name, value in saved.items():

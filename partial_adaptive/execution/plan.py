@@ -29,7 +29,6 @@ from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, locals_of, settled
 from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
-from partial_adaptive.rules.hyperparameters import Hyperparameter
 from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
@@ -119,14 +118,11 @@ class Planner:
     """Plans the steps of one optimizer.
 
     Args:
-        owner: the optimizer's name, for messages.
-        recipe: its stages.
-        table: its hyperparameters.
+        recipe_of: the stages of a group.
     """
 
-    def __init__(self, owner: str, recipe: Recipe, table: Mapping[str, Hyperparameter]) -> None:
-        self.reader = Reader(owner, recipe, table)
-        self._table = table
+    def __init__(self, recipe_of: Callable[[Mapping[str, Any]], Recipe]) -> None:
+        self.reader = Reader(recipe_of)
         self._plans: dict[int, Plan] = {}
         self._tried: dict[Rule, set[Hashable]] = {}
         self._captured: list[Any] = []  # what CUDA graphs read and write, for as long as the optimizer lives
@@ -182,7 +178,7 @@ class Planner:
         if not torch.cuda.is_initialized() or not any(map(is_capturing, {param.device for param in step.params})):
             return False
         if not step.group["capturable"]:
-            owner = self.reader.owner
+            owner = step.settings.recipe.owner
             raise RuntimeError(f"{owner}: a CUDA graph can capture step() only with capturable=True, got False")
         return True
 
@@ -190,7 +186,7 @@ class Planner:
         """While p is 0: what keeps the count of gradients that the second moment has seen before."""
         if not isinstance(step.settings.rule.second_moment, Null):
             return []
-        slots = self.reader.recipe.rule(step.group, scaled=True).second_moment.slots
+        slots = step.settings.recipe.rule(step.group, scaled=True).second_moment.slots
         found = ((i, resting(state, slots)) for i, state in enumerate(unit.states))
         return [functools.partial(_update, unit.states, i, added) for i, added in found if added]
 
@@ -255,7 +251,7 @@ class Planner:
         return Unit(
             step.settings.rule,
             step.group,
-            self._table,
+            step.settings.recipe.table,
             step.params,
             gathered.states,
             {**columns, "grad": grads},
@@ -326,7 +322,7 @@ class Planner:
     def _backend(self, gathered: Gathered) -> Backend:
         """Who carries out the step."""
         group, rule, params = gathered.step.group, gathered.step.settings.rule, gathered.step.params
-        owner = self.reader.owner
+        owner = gathered.step.settings.recipe.owner
         asked: tuple[Backend, str] | None = None
         if group["differentiable"]:
             asked = self._differentiable, "differentiable=True"
@@ -346,7 +342,7 @@ class Planner:
         return self._foreach if together else self._loop
 
     def _checks(self, step: Step) -> Checks:
-        return Checks(self.reader.owner, step.group, step.settings.rule)
+        return Checks(step.settings.recipe.owner, step.group, step.settings.rule)
 
     def _check_placements(self, gathered: Gathered) -> None:
         checks = self._checks(gathered.step)

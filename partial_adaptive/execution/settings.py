@@ -1,14 +1,14 @@
 """What follows from the hyperparameters of the param groups at a step: checked values, and the rule of each group."""
 
 import operator
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from partial_adaptive.execution.compiled.program import static
-from partial_adaptive.rules.hyperparameters import Hyperparameter, validated
+from partial_adaptive.rules.hyperparameters import validated
 from partial_adaptive.rules.rule import Recipe, Rule
 
 Group = MutableMapping[str, Any]
@@ -19,12 +19,14 @@ class Settings:
     """A group's hyperparameters and what they lead to.
 
     Args:
+        recipe: the stages of the group's member.
         values: the hyperparameters, in the order of the table.
         rule: what is done to each of its parameters.
         key: all that a plan depends on besides the tensors.
         lasting: whether the same values mean the same at another step: there are no tensors among them.
     """
 
+    recipe: Recipe
     values: tuple[Any, ...]
     rule: Rule
     key: Hashable
@@ -35,15 +37,11 @@ class Reader:
     """Reads the hyperparameters of an optimizer's groups.
 
     Args:
-        owner: the optimizer's name, for messages.
-        recipe: its stages.
-        table: its hyperparameters.
+        recipe_of: the stages of a group.
     """
 
-    def __init__(self, owner: str, recipe: Recipe, table: Mapping[str, Hyperparameter]) -> None:
-        self.owner = owner
-        self.recipe = recipe
-        self.table = table
+    def __init__(self, recipe_of: Callable[[Mapping[str, Any]], Recipe]) -> None:
+        self.recipe_of = recipe_of
         self._known: dict[int, Settings] = {}
 
     def read(self, groups: Sequence[Group]) -> list[tuple[Group, Settings]]:
@@ -58,7 +56,7 @@ class Reader:
             return [(groups[0], settings[0])]
         merged: dict[Hashable, tuple[Group, Settings]] = {}
         for group, its in zip(groups, settings, strict=True):
-            key = tuple(map(_comparable, its.values))
+            key = (id(its.recipe), *map(_comparable, its.values))
             merged[key] = (_joined(merged[key][0], group) if key in merged else group, its)
         return list(merged.values())
 
@@ -67,20 +65,22 @@ class Reader:
         partial = group["partial"]
         if isinstance(partial, Tensor) and not (group["capturable"] or group["differentiable"]):
             partial = partial.item()
-        return self.recipe.rule(group, scaled=isinstance(partial, Tensor) or partial != 0)
+        return self.recipe_of(group).rule(group, scaled=isinstance(partial, Tensor) or partial != 0)
 
     def _settle(self, index: int, group: Group) -> Settings:
-        values = tuple(map(group.__getitem__, self.table))
+        recipe = self.recipe_of(group)
+        table = recipe.table
+        values = tuple(map(group.__getitem__, table))
         known = self._known.get(index)
-        if known and known.lasting and all(map(operator.is_, values, known.values)):
+        if known and known.lasting and known.recipe is recipe and all(map(operator.is_, values, known.values)):
             return known
-        changed = validated(group, self.table, self.owner, wait=False)
+        changed = validated(group, table, recipe.owner, wait=False)
         if changed:
             group.update(changed)
-            values = tuple(map(group.__getitem__, self.table))
+            values = tuple(map(group.__getitem__, table))
         rule = self.rule(group)
         lasting = not any(isinstance(v, Tensor) for value in values for v in _flat(value))
-        settings = self._known[index] = Settings(values, rule, (rule, static(group, self.table)), lasting)
+        settings = self._known[index] = Settings(recipe, values, rule, (rule, static(group, table)), lasting)
         return settings
 
 

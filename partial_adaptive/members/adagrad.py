@@ -15,7 +15,7 @@ from partial_adaptive.rules.stage import Switch
 
 
 @final
-class PartialAdagrad(PartialAdaptiveOptimizer):
+class PartialAdagrad(PartialAdaptiveOptimizer, member="partial_adagrad"):
     r"""Adagrad with the exponent p.
 
     ::
@@ -88,7 +88,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialRMSprop(PartialAdaptiveOptimizer):
+class PartialRMSprop(PartialAdaptiveOptimizer, member="partial_rmsprop"):
     r"""RMSprop with the exponent p; at p = 1/2 it is `torch.optim.RMSprop`.
 
     ::
@@ -161,7 +161,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialAdadelta(PartialAdaptiveOptimizer):
+class PartialAdadelta(PartialAdaptiveOptimizer, member="partial_adadelta"):
     r"""Adadelta with the exponent p.
 
     ::

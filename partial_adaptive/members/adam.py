@@ -15,7 +15,7 @@ from partial_adaptive.rules.stage import Switch
 
 
 @final
-class Padam(PartialAdaptiveOptimizer):
+class Padam(PartialAdaptiveOptimizer, member="padam"):
     r"""Padam: Amsgrad with the exponent p; `amsgrad=False` is Adam with it.
 
     ::
@@ -89,7 +89,7 @@ class Padam(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialAdam(PartialAdaptiveOptimizer):
+class PartialAdam(PartialAdaptiveOptimizer, member="partial_adam"):
     r"""Adam with the exponent p.
 
     ::
@@ -159,7 +159,7 @@ class PartialAdam(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialNAdam(PartialAdaptiveOptimizer):
+class PartialNAdam(PartialAdaptiveOptimizer, member="partial_nadam"):
     r"""NAdam with the exponent p.
 
     ::
@@ -231,7 +231,7 @@ class PartialNAdam(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialAdaMax(PartialAdaptiveOptimizer):
+class PartialAdaMax(PartialAdaptiveOptimizer, member="partial_adamax"):
     r"""AdaMax with the exponent p.
 
     ::
@@ -301,7 +301,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialAdaBelief(PartialAdaptiveOptimizer):
+class PartialAdaBelief(PartialAdaptiveOptimizer, member="partial_adabelief"):
     r"""AdaBelief with the exponent p.
 
     ::
@@ -369,7 +369,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialYogi(PartialAdaptiveOptimizer):
+class PartialYogi(PartialAdaptiveOptimizer, member="partial_yogi"):
     r"""Yogi with the exponent p.
 
     ::

@@ -13,7 +13,7 @@ from partial_adaptive.rules.spectra import ShapeScale, Spectrum
 
 
 @final
-class PartialMuon(PartialAdaptiveOptimizer):
+class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
     r"""Muon with the exponent p: the momentum's singular values to the power 1 − 2p.
 
     ::

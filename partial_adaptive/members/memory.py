@@ -16,7 +16,7 @@ from partial_adaptive.rules.transforms import ClipRMS, ParameterScale
 
 
 @final
-class PartialAdamMini(PartialAdaptiveOptimizer):
+class PartialAdamMini(PartialAdaptiveOptimizer, member="partial_adam_mini"):
     r"""Adam-mini with the exponent p: Adam with one second moment for each block, a row, a head or the whole tensor.
 
     ::
@@ -89,7 +89,7 @@ class PartialAdamMini(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialAdafactor(PartialAdaptiveOptimizer):
+class PartialAdafactor(PartialAdaptiveOptimizer, member="partial_adafactor"):
     r"""Adafactor with the exponent p: the second moment of a matrix from its rows and columns.
 
     ::
@@ -164,7 +164,7 @@ class PartialAdafactor(PartialAdaptiveOptimizer):
 
 
 @final
-class PartialSM3(PartialAdaptiveOptimizer):
+class PartialSM3(PartialAdaptiveOptimizer, member="partial_sm3"):
     r"""SM3 with the exponent p: the second moment of a matrix from the largest of its rows and columns.
 
     ::

@@ -14,7 +14,7 @@ from partial_adaptive.rules.second_moments import NumeratorSq
 
 
 @final
-class PartialSign(PartialAdaptiveOptimizer):
+class PartialSign(PartialAdaptiveOptimizer, member="partial_sign"):
     r"""Lion with the exponent p: between the sign of the momentum and the momentum itself; with β₁ = β₂ Signum.
 
     ::

@@ -1,7 +1,6 @@
 """The one update rule, for one tensor or for whatever stands in for it."""
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -9,7 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, Hyper, Hyperparameter, nearest
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, Hyper, Hyperparameter, nearest, table_for
 from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.projection import CONSTRAINT, Constraint
 from partial_adaptive.rules.second_moments import Estimator, Null, Quotient, SecondMoment
@@ -49,6 +48,11 @@ class Rule:
     def needs(self) -> Needs:
         """What the rule as a whole must see: TENSOR if one of its stages must."""
         return Needs.TENSOR if any(stage.needs is Needs.TENSOR for stage in self.stages) else Needs.ELEMENT
+
+    @property
+    def breaks(self) -> frozenset[str]:
+        """The `LAWS` that one of the stages breaks."""
+        return frozenset(law for stage in self.stages for law in stage.breaks)
 
     @cached_property
     def _getters(self) -> Mapping[Stage, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
@@ -178,12 +182,14 @@ class Recipe:
     """The stages of an optimizer, each of which may be a `Switch`, from which every param group gets its rule.
 
     Args:
+        owner: the optimizer's name, for messages.
         before, momentum, second_moment, after: as in `Rule`.
 
     Raises:
         TypeError: for a part that is not a stage of its kind, or declares what cannot be meant.
     """
 
+    owner: str
     before: tuple[Selectable[Transform], ...]
     momentum: Selectable[Momentum]
     second_moment: Selectable[SecondMoment]
@@ -219,12 +225,11 @@ class Recipe:
                         f"{type(stage).__name__}.slots[{name!r}] starts with {slot.first!r}, which is no "
                         "hyperparameter of this optimizer; name it in `hyperparameters` or declare it in `own`"
                     )
-        for rule in self._rules():
-            _check_names(rule)
+        _check_names(self.parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the parts alone: what follows from them may hold functions."""
-        return type(self), (self.before, self.momentum, self.second_moment, self.after)
+        return type(self), (self.owner, self.before, self.momentum, self.second_moment, self.after)
 
     @cached_property
     def parts(self) -> tuple[Selectable[Stage], ...]:
@@ -235,16 +240,6 @@ class Recipe:
     def stages(self) -> tuple[Stage, ...]:
         """All stages that a group may get."""
         return tuple(stage for part in self.parts for stage in part.alternatives if stage is not None)
-
-    @property
-    def needs(self) -> Needs:
-        """What the rules must see: TENSOR if one of the stages must."""
-        return Needs.TENSOR if any(stage.needs is Needs.TENSOR for stage in self.stages) else Needs.ELEMENT
-
-    @property
-    def breaks(self) -> frozenset[str]:
-        """The laws that one of the stages breaks."""
-        return frozenset(law for stage in self.stages for law in stage.breaks)
 
     @cached_property
     def hyperparameters(self) -> tuple[str, ...]:
@@ -257,6 +252,11 @@ class Recipe:
     def own(self) -> Mapping[str, Hyperparameter]:
         """The hyperparameters that the stages declare themselves, the feasible set last."""
         return {name: entry for stage in self.stages for name, entry in stage.own.items()} | {_PROJECTION: CONSTRAINT}
+
+    @cached_property
+    def table(self) -> Mapping[str, Hyperparameter]:
+        """Everything that a param group holds."""
+        return table_for(self.hyperparameters, self.own)
 
     def rule(self, group: Mapping[str, Any], *, scaled: bool) -> Rule:
         """The rule of a param group, with P⁰ where it is not `scaled`."""
@@ -286,17 +286,6 @@ class Recipe:
     def _known(self) -> dict[Any, Rule]:
         return {}
 
-    def _rules(self) -> Iterable[Rule]:
-        """Every combination that a group may choose."""
-        for stages in itertools.product(*(part.alternatives for part in self.parts)):
-            first = len(self.before)
-            yield Rule(
-                tuple(stage for stage in stages[:first] if isinstance(stage, Transform)),
-                cast(Momentum, stages[first]),
-                cast(SecondMoment, stages[first + 1]),
-                tuple(stage for stage in stages[first + 2 :] if isinstance(stage, Transform)),
-            )
-
 
 def _check_kind(argument: str, kind: type, part: Any) -> None:
     alternatives = getattr(part, "alternatives", (part,)) if not isinstance(part, type) else (part,)
@@ -311,19 +300,30 @@ def _check_kind(argument: str, kind: type, part: Any) -> None:
             raise TypeError(f"{argument} must be a {kind.__name__} or a Switch between two, got {given}")
 
 
-def _check_names(rule: Rule) -> None:
-    """Raise TypeError where two stages keep state under one name, or one reads what nobody keeps."""
-    owners: dict[str, Stage] = {}
-    for stage in rule.stages:
-        for name in (*stage.slots, *getattr(stage, "scalars", ())):
-            if name in owners or name in RESERVED:
-                other = type(owners[name]).__name__ if name in owners else "the optimizer"
-                raise TypeError(f"{type(stage).__name__} and {other} both keep state as {name!r}; rename a slot")
-            owners[name] = stage
-    for stage in rule.stages:
+def _check_names(parts: Sequence[Selectable[Stage]]) -> None:
+    """Raise TypeError where two stages may keep state under one name, or one reads what not every group keeps."""
+    owners: dict[str, tuple[int, Stage | None]] = dict.fromkeys(RESERVED, (-1, None))
+    for i, part in enumerate(parts):
+        for stage in filter(None, part.alternatives):
+            for name in _kept(stage):
+                place, other = owners.setdefault(name, (i, stage))
+                if place != i:
+                    owner = "the optimizer" if other is None else type(other).__name__
+                    raise TypeError(f"{type(stage).__name__} and {owner} both keep state as {name!r}; rename a slot")
+    always = {
+        name
+        for part in parts
+        for name in owners
+        if all(stage is not None and name in stage.slots for stage in part.alternatives)
+    }
+    for stage in (stage for part in parts for stage in part.alternatives if stage is not None):
         for name in stage.reads:
-            if name not in rule.slots:
+            if name not in always:
                 raise TypeError(
                     f"{type(stage).__name__} reads {name!r}, which no stage of this optimizer keeps; "
-                    f"there are {', '.join(rule.slots) or 'none'}"
+                    f"there are {', '.join(sorted(always)) or 'none'}"
                 )
+
+
+def _kept(stage: Stage) -> tuple[str, ...]:
+    return (*stage.slots, *getattr(stage, "scalars", ()))

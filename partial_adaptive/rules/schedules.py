@@ -9,7 +9,8 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nearest, number, table_for
+from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nearest, number
+from partial_adaptive.rules.rule import Recipe
 
 Curve: TypeAlias = Callable[[float, int], float]  # from the start value and t = 1, 2, …, the value at step t
 _BETAS = ("beta1", "beta2")
@@ -336,10 +337,10 @@ class Schedule:
 
 def _entry(name: str, optimizer: Any) -> Hyperparameter:
     """What is known of a hyperparameter that can be scheduled."""
-    recipe = getattr(optimizer, "recipe", None)
+    recipe: Recipe | None = getattr(optimizer, "recipe", None)
     if recipe is None:
         raise TypeError(f"Schedule: optimizer must be one of the family, got {type(optimizer).__name__}")
-    table = table_for(recipe.hyperparameters, recipe.own)
+    table = recipe.table
     known = {key: entry for key, entry in table.items() if entry.static is False and key != "betas"}
     known |= dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}
     if name not in known:
