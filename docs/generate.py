@@ -25,6 +25,7 @@ from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.execution.lifted import ELEMENTWISE
 from partial_adaptive.rules import blocks, numerators, power, second_moments, spectra, stage, transforms
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED
+from partial_adaptive.rules.options import OWN, Options
 from partial_adaptive.rules.projection import CONSTRAINT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
     (
         "The base class",
         "What all of them share, and what an optimizer of your own is made from.",
-        [partial_adaptive.PartialAdaptiveOptimizer],
+        [partial_adaptive.PartialAdaptiveOptimizer, partial_adaptive.Options],
     ),
     ("Param groups", "", [partial_adaptive.param_groups]),
     (
@@ -298,7 +299,10 @@ def _arguments(cls: Any) -> str:
     table = HYPERPARAMETERS | cls([torch.zeros(1)]).recipe.own
     items = ["params: tensors, (name, tensor) pairs, or dicts that define param groups."]
     for name, argument in inspect.signature(cls).parameters.items():
-        if name != "params":
+        if argument.kind is inspect.Parameter.VAR_KEYWORD:
+            names = ", ".join(f"`{option}`" for option in Options.__annotations__)
+            items.append(f"**{name}: what every member takes, off by default, see `Options`: {names}.")
+        elif name != "params":
             entry = table[name]
             items.append(f"{name}: {entry.meaning}; {entry.allowed} (default: {argument.default!r}).")
     raised = [
@@ -466,7 +470,7 @@ def _hyperparameters() -> str:
     """Every entry of a param group that the library knows."""
     rows = [
         (f"`{name}`", entry.meaning.replace("|", "\\|"), entry.allowed, _default(entry.default))
-        for name, entry in (HYPERPARAMETERS | {"constraint": CONSTRAINT}).items()
+        for name, entry in (HYPERPARAMETERS | OWN | {"constraint": CONSTRAINT}).items()
     ]
     text = (
         "What a param group may hold. Defaults are those of a `PartialAdaptiveOptimizer`; members have their own.\n\n"

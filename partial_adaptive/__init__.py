@@ -21,6 +21,7 @@ from partial_adaptive.param_groups import param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
 from partial_adaptive.rules.numerators import Momentum
+from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Simplex
 from partial_adaptive.rules.schedules import (
     Cosine,
@@ -61,6 +62,7 @@ __all__ = [
     "Needs",
     "NonNegative",
     "NormCosine",
+    "Options",
     "Padam",
     "PartialAdaBelief",
     "PartialAdaMax",

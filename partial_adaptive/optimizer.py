@@ -11,6 +11,7 @@ from partial_adaptive.execution import loading, scales
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, MODES, complete, nearest, validated
 from partial_adaptive.rules.numerators import Gradient, Momentum
+from partial_adaptive.rules.options import AFTER, BEFORE
 from partial_adaptive.rules.projection import Constraint, description
 from partial_adaptive.rules.rule import Recipe, Rule
 from partial_adaptive.rules.second_moments import SecondMoment
@@ -37,8 +38,8 @@ class PartialAdaptiveOptimizer(Optimizer):
         params: tensors, (name, tensor) pairs or dicts that define param groups, as for every `torch.optim.Optimizer`.
         defaults: the hyperparameters: `lr`, what the estimator and the momentum rule read, and any of `partial`
             (default 1/8), `weight_decay`, `decoupled_weight_decay`, `maximize`, `foreach`, `fused`, `capturable`,
-            `differentiable`, `state_dtype` and `constraint`. All can be set per param group and changed during
-            training.
+            `differentiable`, `state_dtype`, `constraint` and `Options`. All can be set per param group and changed
+            during training.
         estimator: gives s, or any other second moment.
         momentum: gives n; the gradient itself by default.
         before: change the gradient, one after the other.
@@ -108,7 +109,7 @@ class PartialAdaptiveOptimizer(Optimizer):
             if isinstance(stages, Stage | Switch):
                 raise TypeError(f"{argument} must be a tuple of stages, got one {type(stages).__name__}: write (…,)")
         name = type(self).__name__
-        self.recipe = Recipe(name, tuple(before), momentum, estimator, tuple(after))
+        self.recipe = Recipe(name, (*BEFORE, *before), momentum, estimator, (*after, *AFTER))
         self._start_planning()
         filled = complete(defaults, self.recipe.table, name)
         super().__init__(params, filled | validated(filled, self.recipe.table, name))

@@ -22,6 +22,12 @@ VARIATIONS = {
     "partial_rmsprop-centered-momentum": ("partial_rmsprop", {"centered": True, "momentum": 0.9}),
     "partial_adagrad-mean": ("partial_adagrad", {"mean": True}),
     "partial_adagrad-lr_decay": ("partial_adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.1}),
+    # The options that all have, with any second moment.
+    "padam-agc": ("padam", {"agc": 0.1}),
+    "partial_adam-lamb": ("partial_adam", {"trust_ratio": 1.0, "decoupled_weight_decay": True}),
+    "partial_rmsprop-lars": ("partial_rmsprop", {"trust_ratio": 0.1, "momentum_after": 0.9, "nesterov_after": True}),
+    "partial_muon-cautious": ("partial_muon", {"vectors": "diagonal", "cautious": True, "clip_rms": 0.5}),
+    "partial_adagrad-normalized": ("partial_adagrad", {"normalize_gradient": True, "momentum_after": 0.5}),
     # Sets that nothing in the suite leaves: all that it promises holds in them, too.
     "padam-Box": ("padam", {"constraint": pa.Box(-1e3, 1e3)}),
     "padam-L1Ball": ("padam", {"constraint": {"set": "L1Ball", "radius": 1e4}}),

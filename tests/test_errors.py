@@ -17,6 +17,7 @@ from partial_adaptive import Padam, PartialAdaptiveOptimizer
 from partial_adaptive.execution import plan
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS
 from partial_adaptive.rules.numerators import ExpAvg
+from partial_adaptive.rules.options import OWN
 from partial_adaptive.rules.second_moments import ExpAvgSq
 from partial_adaptive.testing.harness import MODES, contents, gradient, parameters, params_of, same, train, values
 
@@ -60,8 +61,18 @@ BAD: dict[str, list[Any]] = {
     "beyond_half": [None, 1],
     "capturable": [None, 1],
     "differentiable": [None, 1],
+    "peak_lr": [-0.1, NAN, INF, True],
+    "cautious_weight_decay": [None, 1],
+    "normalize_gradient": [None, 1],
+    "agc": [-0.1, NAN, True],
+    "clip_rms": [-0.1, INF, True],
+    "trust_ratio": [-0.1, NAN, True],
+    "momentum_after": [-0.1, 1.0, NAN, None],
+    "nesterov_after": [None, 1],
+    "cautious": [None, 1],
     "state_dtype": [torch.int64, "float32", float],
 }
+TABLE = {**HYPERPARAMETERS, **OWN}
 NUMBERS = ("lr", "partial", "eps", "weight_decay", "alpha", "rho", "momentum", "momentum_decay", "lr_decay")
 
 
@@ -79,7 +90,7 @@ def test_out_of_range(name: str, value: Any) -> None:
             attempt()
         message = str(error.value)
         assert name in message
-        assert HYPERPARAMETERS[name].allowed in message
+        assert TABLE[name].allowed in message
         assert repr(value) in message
         assert pa.MEMBERS[member].cls.__name__ in message
 
@@ -115,7 +126,7 @@ def test_in_mid_training(name: str) -> None:
 
 def test_every_hyperparameter_is_tested() -> None:
     """Whatever the table has is here with bad values."""
-    assert BAD.keys() >= HYPERPARAMETERS.keys()
+    assert BAD.keys() >= TABLE.keys()
 
 
 @pytest.mark.parametrize("member", pa.MEMBERS)

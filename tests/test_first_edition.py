@@ -27,7 +27,7 @@ def test_first_edition(label: str, mode: dict[str, Any]) -> None:
     optimizer = pa.create(case["member"], params, **case["options"])
     optimizer.load_state_dict(copy.deepcopy(case["checkpoint"]))
     saved = case["checkpoint"]["param_groups"][0]
-    since = {"beyond_half": False, "constraint": None}  # what came later stays as it is here
+    since = {name: value for name, value in optimizer.defaults.items() if name not in saved}  # stays as it is here
     assert {name: value for name, value in optimizer.param_groups[0].items() if name != "params"} == since | {
         name: value for name, value in saved.items() if name != "params"
     }

@@ -2,13 +2,14 @@
 
 import inspect
 import re
-from typing import get_type_hints
+from typing import Unpack, get_type_hints
 
 import pytest
 import torch
 from family import maker
 
 import partial_adaptive as pa
+from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.second_moments import Estimator
 from partial_adaptive.testing.harness import parameters, train
 
@@ -19,7 +20,9 @@ COUNTERPARTS = [member for member in pa.MEMBERS.values() if member.counterpart]
 
 
 def arguments(optimizer: type) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(optimizer).parameters)
+    """What an optimizer takes by name, besides the options that all of the family take."""
+    found = inspect.signature(optimizer).parameters.items()
+    return {name: argument for name, argument in found if argument.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 def test_members_are_the_public_classes() -> None:
@@ -87,11 +90,12 @@ def test_padam_defaults() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_explicit_signature(name: str) -> None:
-    """No `*args` or `**kwargs` that would swallow a typo; every argument is typed; `partial` is 1/8 everywhere."""
-    for argument in arguments(pa.MEMBERS[name].cls).values():
-        assert argument.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    """No `*args`, and of `**kwargs` only the typed `Options`; every argument is typed; `partial` is 1/8 everywhere."""
+    signature = inspect.signature(pa.MEMBERS[name].cls).parameters.values()
+    assert inspect.Parameter.VAR_POSITIONAL not in {argument.kind for argument in signature}
+    assert [a.annotation for a in signature if a.kind is inspect.Parameter.VAR_KEYWORD] == [Unpack[Options]]
     hints = get_type_hints(pa.MEMBERS[name].cls.__init__)
-    assert hints.keys() - {"return"} == arguments(pa.MEMBERS[name].cls).keys()
+    assert hints.keys() - {"return", "options"} == arguments(pa.MEMBERS[name].cls).keys()
     assert arguments(pa.MEMBERS[name].cls)["partial"].default == 1 / 8
 
 
@@ -101,7 +105,8 @@ def test_arguments_are_the_param_group(name: str) -> None:
     optimizer = maker(name)(parameters())
     (second_moment, *_) = optimizer.recipe.second_moment.alternatives
     inapplicable = set() if isinstance(second_moment, Estimator) else {"constraint"}
-    assert arguments(pa.MEMBERS[name].cls).keys() - {"params"} == optimizer.defaults.keys() - inapplicable
+    given = arguments(pa.MEMBERS[name].cls).keys() | Options.__optional_keys__
+    assert given - {"params"} == optimizer.defaults.keys() - inapplicable
     train(optimizer)
 
 
@@ -110,7 +115,7 @@ def test_docstring_is_complete(name: str) -> None:
     """Each has a formula, an example that runs, a reference, and a line for every argument with its default."""
     cls = pa.MEMBERS[name].cls
     documentation = inspect.getdoc(cls) or ""
-    for argument in arguments(cls):
+    for argument in (*arguments(cls), "**options"):
         assert f"\n    {argument}: " in documentation, f"{argument} is not documented"
     for part in ("θ ←", "Args:", "Raises:", "Example:", ">>> "):
         assert part in documentation

@@ -1,6 +1,6 @@
 """The members whose numerator is the gradient itself, as Adagrad has it."""
 
-from typing import final
+from typing import Unpack, final
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import given
 from partial_adaptive.rules.numerators import AnnealedGradient, Gradient, HeavyBall
+from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
 from partial_adaptive.rules.second_moments import CenteredSquareAvg, DeltaRatio, SquareAvg, SquareMean, SquareSum
 from partial_adaptive.rules.stage import Switch
@@ -50,6 +51,8 @@ class PartialAdagrad(PartialAdaptiveOptimizer, member="partial_adagrad"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -81,6 +84,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer, member="partial_adagrad"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params, given(locals()), estimator=Switch("mean", SquareMean(), SquareSum()), momentum=AnnealedGradient()
@@ -119,6 +123,8 @@ class PartialRMSprop(PartialAdaptiveOptimizer, member="partial_rmsprop"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -150,6 +156,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer, member="partial_rmsprop"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -192,6 +199,8 @@ class PartialAdadelta(PartialAdaptiveOptimizer, member="partial_adadelta"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -221,5 +230,6 @@ class PartialAdadelta(PartialAdaptiveOptimizer, member="partial_adadelta"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=DeltaRatio(), momentum=Gradient())

@@ -1,6 +1,6 @@
 """The members that average the gradient, as Adam does."""
 
-from typing import final
+from typing import Unpack, final
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import BiasCorrection, given
 from partial_adaptive.rules.numerators import ExpAvg, NesterovExpAvg
+from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
 from partial_adaptive.rules.second_moments import AmsgradMax, ExpAvgSq, ExpAvgVar, ExpInf, YogiSq
 from partial_adaptive.rules.stage import Switch
@@ -51,6 +52,8 @@ class Padam(PartialAdaptiveOptimizer, member="padam"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -82,6 +85,7 @@ class Padam(PartialAdaptiveOptimizer, member="padam"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params, given(locals()), estimator=Switch("amsgrad", AmsgradMax(), ExpAvgSq()), momentum=ExpAvg()
@@ -124,6 +128,8 @@ class PartialAdam(PartialAdaptiveOptimizer, member="partial_adam"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -154,6 +160,7 @@ class PartialAdam(PartialAdaptiveOptimizer, member="partial_adam"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgSq(), momentum=ExpAvg())
 
@@ -195,6 +202,8 @@ class PartialNAdam(PartialAdaptiveOptimizer, member="partial_nadam"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -226,6 +235,7 @@ class PartialNAdam(PartialAdaptiveOptimizer, member="partial_nadam"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgSq(), momentum=NesterovExpAvg())
 
@@ -266,6 +276,8 @@ class PartialAdaMax(PartialAdaptiveOptimizer, member="partial_adamax"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -296,6 +308,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer, member="partial_adamax"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpInf(), momentum=ExpAvg())
 
@@ -334,6 +347,8 @@ class PartialAdaBelief(PartialAdaptiveOptimizer, member="partial_adabelief"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -364,6 +379,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer, member="partial_adabelief"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=ExpAvgVar(), momentum=ExpAvg())
 
@@ -403,6 +419,8 @@ class PartialYogi(PartialAdaptiveOptimizer, member="partial_yogi"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -434,5 +452,6 @@ class PartialYogi(PartialAdaptiveOptimizer, member="partial_yogi"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=YogiSq(), momentum=ExpAvg())

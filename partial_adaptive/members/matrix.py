@@ -1,6 +1,6 @@
 """The members whose second moment is a matrix."""
 
-from typing import final
+from typing import Unpack, final
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import given
 from partial_adaptive.rules.numerators import NesterovAverage
+from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.spectra import ShapeScale, Spectrum
 
 
@@ -49,6 +50,8 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
         state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
             torch.dtype or None (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -80,6 +83,7 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
         fused: bool | None = None,
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params, given(locals()), estimator=Spectrum(), momentum=NesterovAverage(), after=(ShapeScale(),)

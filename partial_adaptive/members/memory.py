@@ -1,6 +1,6 @@
 """The members that keep less than a value per element."""
 
-from typing import final
+from typing import Unpack, final
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.blocks import BlockMean, Cover, Factored
 from partial_adaptive.rules.hyperparameters import BiasCorrection, given
 from partial_adaptive.rules.numerators import ExpAvg, HeavyBall, RelativeGradient
+from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
 from partial_adaptive.rules.stage import Switch
 from partial_adaptive.rules.transforms import ClipRMS, ParameterScale
@@ -52,6 +53,8 @@ class PartialAdamMini(PartialAdaptiveOptimizer, member="partial_adam_mini"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -84,6 +87,7 @@ class PartialAdamMini(PartialAdaptiveOptimizer, member="partial_adam_mini"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=BlockMean(), momentum=ExpAvg())
 
@@ -123,6 +127,8 @@ class PartialAdafactor(PartialAdaptiveOptimizer, member="partial_adafactor"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -153,6 +159,7 @@ class PartialAdafactor(PartialAdaptiveOptimizer, member="partial_adafactor"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -195,6 +202,8 @@ class PartialSM3(PartialAdaptiveOptimizer, member="partial_sm3"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -224,5 +233,6 @@ class PartialSM3(PartialAdaptiveOptimizer, member="partial_sm3"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=Cover(), after=(Switch("momentum", HeavyBall(), None),))

@@ -1,6 +1,6 @@
 """The members whose second moment is made from the numerator, as the sign of the momentum is."""
 
-from typing import final
+from typing import Unpack, final
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.optim.optimizer import ParamsT
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import BiasCorrection, given
 from partial_adaptive.rules.numerators import InterpolatedExpAvg
+from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
 from partial_adaptive.rules.second_moments import NumeratorSq
 
@@ -50,6 +51,8 @@ class PartialSign(PartialAdaptiveOptimizer, member="partial_sign"):
             torch.dtype or None (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
+        **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -80,5 +83,6 @@ class PartialSign(PartialAdaptiveOptimizer, member="partial_sign"):
         beyond_half: bool = False,
         state_dtype: torch.dtype | None = None,
         constraint: Constraint | None = None,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=NumeratorSq(), momentum=InterpolatedExpAvg())

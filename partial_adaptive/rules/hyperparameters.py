@@ -93,6 +93,16 @@ def choice(default: Any, *options: str, meaning: str) -> Hyperparameter:
     return Hyperparameter(meaning, text, lambda value: isinstance(value, str) and value in options, default)
 
 
+def optional(entry: Hyperparameter) -> Hyperparameter:
+    """The same, or None, which is its default and turns off what it is a number of."""
+    return replace(
+        entry,
+        allowed=f"{entry.allowed}, or None",
+        accepts=lambda value: value is None or entry.accepts(value),
+        default=None,
+    )
+
+
 def _range(low: float, high: float, closed: bool) -> str:
     end = "1/2" if high == 0.5 else f"{high:g}"
     return f"[{low:g}, {end}{']' if closed else ')'}"
@@ -153,6 +163,10 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     "decoupled_weight_decay": flag(
         False, meaning="decay the parameter itself (as AdamW does), not through the gradient"
     ),
+    "peak_lr": optional(
+        number(0.0, meaning="largest learning rate α* of a schedule, with which decoupled decay becomes α²λ/α*")
+    ),
+    "cautious_weight_decay": flag(False, meaning="decay only the elements that the step moves towards 0"),
     "momentum": number(0.0, meaning="factor of the heavy ball, applied after the division"),
     "momentum_decay": number(4e-3, meaning="decay of NAdam's momentum schedule"),
     "lr_decay": number(0.0, meaning="step t has the learning rate α/(1 + (t−1)·lr_decay)"),
@@ -184,10 +198,14 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
 }
 
 # What `Hyper`, or a param group, has under these names is something else than a hyperparameter.
-_TAKEN = "age beta1 beta2 correction1 correction2_sqrt has_decay param_names params step step_size value when"
+_TAKEN = """
+    age beta1 beta2 correction1 correction2_sqrt effective_decay has_decay member param_names params step step_size
+    value when
+"""
 NUMBERS = frozenset(_TAKEN.split())
 MODES = ("foreach", "fused", "capturable", "differentiable")
-COMMON = ("lr", "partial", "beyond_half", "weight_decay", "decoupled_weight_decay", "maximize", *MODES, "state_dtype")
+DECAY = ("weight_decay", "decoupled_weight_decay", "peak_lr", "cautious_weight_decay")
+COMMON = ("lr", "partial", "beyond_half", *DECAY, "maximize", *MODES, "state_dtype")
 EXCLUSIVE = (("foreach", "differentiable"), ("fused", "differentiable"), ("fused", "foreach"))
 
 
@@ -247,6 +265,9 @@ def validated(
     for mode, other in EXCLUSIVE:
         if group[mode] and group[other]:
             raise ValueError(f"{owner}: {mode}=True excludes {other}=True, got both")
+    for name, off in (("peak_lr", None), ("cautious_weight_decay", False)):
+        if group[name] is not off and not group["decoupled_weight_decay"]:
+            raise ValueError(f"{owner}: {name} must be {off} without decoupled_weight_decay, got {group[name]!r}")
     return changed
 
 
@@ -263,7 +284,8 @@ def _elements(value: Any) -> Iterable[Any]:
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The hyperparameters among the `locals()` at the start of an optimizer's `__init__`."""
-    return {name: value for name, value in arguments.items() if name not in ("self", "params", "__class__")}
+    named = {k: value for k, value in arguments.items() if k not in ("self", "params", "__class__", "options")}
+    return {**named, **arguments.get("options", {})}
 
 
 class Hyper:
@@ -283,6 +305,7 @@ class Hyper:
         beta1, beta2: the two entries of `betas`.
         step, age: as given.
         has_decay: whether there is weight decay at all.
+        effective_decay: λ, or λα/α* with `peak_lr`.
         step_size: the factor of what is subtracted from the parameter.
         correction1: divides the numerator: 1 − β₁ᵗ with consistent bias correction.
         correction2_sqrt: divides the root of the second moment: √(1 − β₂ᵗ) with consistent bias correction.
@@ -298,6 +321,7 @@ class Hyper:
         self.age = age
         weight_decay = group["weight_decay"]
         self.has_decay = not isinstance(weight_decay, float) or weight_decay != 0
+        self.effective_decay = weight_decay if group["peak_lr"] is None else weight_decay * self.lr / self.peak_lr
         correction = group.get("bias_correction", "none")
         self.correction1 = self.correction2_sqrt = 1.0
         if correction == "none":

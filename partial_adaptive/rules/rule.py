@@ -13,6 +13,7 @@ from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.projection import CONSTRAINT, Constraint
 from partial_adaptive.rules.second_moments import Estimator, Null, Quotient, SecondMoment
 from partial_adaptive.rules.stage import RESERVED, Needs, Selectable, Slot, Stage, Tensors, Transform
+from partial_adaptive.rules.transforms import decayed
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,12 @@ class Rule:
             tensors = Tensors(param, grad, numerator)
             for stage in self.after:
                 direction = self._applied(stage, direction, hyper, tensors, state)
-        if hyper.has_decay and hyper.decoupled_weight_decay:
-            param.mul_(1 - hyper.lr * hyper.weight_decay)
+        if hyper.has_decay and hyper.decoupled_weight_decay and not any(stage.decays for stage in self.after):
+            if hyper.cautious_weight_decay:
+                direction = direction.divided() if isinstance(direction, Quotient) else direction
+                param.sub_(decayed(direction, param, hyper).mul(hyper.lr))
+            else:
+                param.mul_(1 - hyper.lr * hyper.effective_decay)
         self._subtract(param, direction, hyper.step_size)
         if self.constraint is not None:
             self._project(param, weights, self.constraint)

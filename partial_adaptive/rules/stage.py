@@ -231,7 +231,13 @@ class Tensors(NamedTuple):
 
 
 class Transform(Stage, ABC):
-    """A stage of one's own: from x to x, before momentum (x is the gradient) or after P (x is the direction)."""
+    """A stage of one's own: from x to x, before momentum (x is the gradient) or after P (x is the direction).
+
+    Attributes:
+        decays: whether decoupled weight decay is in what it returns, so that the rule does not decay as well.
+    """
+
+    decays: bool = False
 
     @abstractmethod
     def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors, *slots: Any) -> Tensor:

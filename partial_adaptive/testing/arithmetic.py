@@ -158,7 +158,8 @@ def check_exponent_changes(make: Make) -> None:
 @check
 def check_estimator_age(make: Make) -> None:
     """Where p was 0 the estimator has seen nothing: its bias correction counts the steps that it took (`hyper.age`)."""
-    optimizer, reference = make(parameters(), partial=0.0), make(parameters(), partial=0.125)
+    # With lr = 0 both stay where they are, on which a stage may depend.
+    optimizer, reference = make(parameters(), partial=0.0, lr=0.0), make(parameters(), partial=0.125, lr=0.0)
     if not _remembers(optimizer):
         return
     train(optimizer, 3, factor=0.0)  # zeros leave the momentum's averages as they were

@@ -161,7 +161,7 @@ def _varies(name: str, entry: Hyperparameter, value: Any) -> bool:
     """Whether a hyperparameter is a number that may change without a new program."""
     if name == "partial" and not isinstance(value, Tensor):
         return not is_dyadic(2 * value)
-    return not entry.static and (name != "weight_decay" or bool(value != 0))
+    return value is not None and not entry.static and (name != "weight_decay" or bool(value != 0))
 
 
 def _operand(value: Any) -> Any:

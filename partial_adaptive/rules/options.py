@@ -1,0 +1,83 @@
+"""The options that every optimizer of the family has, whatever its second moment; all are off by default."""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from partial_adaptive.rules.hyperparameters import Hyperparameter
+from partial_adaptive.rules.stage import Selectable, Switch, Transform
+from partial_adaptive.rules.transforms import (
+    AdaptiveClip,
+    Cautious,
+    LimitRMS,
+    MomentumAfter,
+    NormalizedGradient,
+    TrustRatio,
+)
+
+BEFORE: tuple[Selectable[Transform], ...] = (
+    Switch("normalize_gradient", NormalizedGradient(), None),
+    Switch("agc", AdaptiveClip(), None),
+)
+AFTER: tuple[Selectable[Transform], ...] = (
+    Switch("clip_rms", LimitRMS(), None),
+    Switch("trust_ratio", TrustRatio(), None),
+    Switch("momentum_after", MomentumAfter(), None),
+    Switch("cautious", Cautious(), None),
+)
+OWN: Mapping[str, Hyperparameter] = {
+    name: entry
+    for part in (*BEFORE, *AFTER)
+    for stage in part.alternatives
+    if stage is not None
+    for name, entry in stage.own.items()
+}
+
+
+class Options(TypedDict, total=False):
+    """What every member takes by keyword besides its own arguments, and every param group by its entries.
+
+    All are off by default and go with any second moment::
+
+        g ← g/‖g‖                                normalize_gradient
+        gᵢ ← gᵢ·min(1, λ·‖θᵢ‖/‖gᵢ‖)              agc = λ, row by row
+        x ← P^(−p) n
+        x ← x/max(1, RMS(x)/d)                   clip_rms = d
+        x ← η(x + λθ)·‖θ‖/‖x + λθ‖               trust_ratio = η, with decoupled decay in it
+        b ← μb + x, x ← b                        momentum_after = μ; x + μb with nesterov_after
+        x ← x·m/mean(m), m = 1 where x·g > 0     cautious
+        θ ← (1 − αλ)θ                            decoupled decay; αλ·α/α* with peak_lr = α*, and with
+                                                 cautious_weight_decay only where x·θ > 0
+
+    Those that look at a whole tensor (a norm, a mean) exclude `fused`.
+
+    Args:
+        normalize_gradient: divide each tensor's gradient by its norm, before momentum; True or False.
+        agc: largest norm of a row's gradient, relative to that of the row's weights, as in adaptive gradient clipping
+            (Brock et al., 2021); a finite number ≥ 0, or None.
+        clip_rms: largest RMS of a tensor's direction, as in Adafactor; a finite number ≥ 0, or None.
+        trust_ratio: factor η of ‖θ‖/‖x‖: 1 is LAMB's, and 0.001 with a gradient (p = 0) and `momentum_after` LARS's; a
+            finite number ≥ 0, or None.
+        momentum_after: factor μ of the momentum of the direction; a number in [0, 1).
+        nesterov_after: take the direction and μ times its momentum; True or False.
+        cautious: leave out what would move against the gradient, and enlarge the rest (Liang et al., 2024); True or
+            False.
+        peak_lr: largest learning rate α* of a schedule: decoupled decay falls as α² does, in proportion to what
+            gradients do at the end of a schedule (Defazio, 2025); a finite number ≥ 0, or None.
+        cautious_weight_decay: decoupled decay only of elements that the step moves towards 0 (Chen et al., 2025); True
+            or False.
+
+    Example:
+        >>> import torch
+        >>> from partial_adaptive import PartialAdam
+        >>> lamb = PartialAdam([torch.ones(2)], lr=0.01, partial=1 / 2, decoupled_weight_decay=True, trust_ratio=1.0)
+    """
+
+    normalize_gradient: bool
+    agc: float | None
+    clip_rms: float | None
+    trust_ratio: float | None
+    momentum_after: float
+    nesterov_after: bool
+    cautious: bool
+    peak_lr: float | None
+    cautious_weight_decay: bool
