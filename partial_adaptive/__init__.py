@@ -17,7 +17,7 @@ from partial_adaptive.members import (
     PartialYogi,
 )
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.param_groups import param_groups
+from partial_adaptive.param_groups import describe_groups, param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
 from partial_adaptive.rules.numerators import Momentum
@@ -88,6 +88,7 @@ __all__ = [
     "Transform",
     "choice",
     "create",
+    "describe_groups",
     "flag",
     "number",
     "param_groups",

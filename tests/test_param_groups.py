@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 
 import partial_adaptive as pa
 from partial_adaptive import Padam, param_groups
-from partial_adaptive.param_groups import NORMS, vector
+from partial_adaptive.param_groups import NORMS, ROLES, vector
 
 
 class Scaled(nn.Module):
@@ -241,6 +241,97 @@ def test_tied_parameters_are_what_they_are_first() -> None:
     assert decaying(nn.Sequential(second, first)) == {"0.weight"}
 
 
+def by_role(net: nn.Module) -> dict[str, set[str]]:
+    """The names of the parameters of each role."""
+    found: dict[str, set[str]] = {}
+    for role in ROLES:
+        others = {name: {"role": "another"} for name in ROLES if name != role}
+        for group in param_groups(net, weight_decay=0.1, overrides={role: {"role": role}, **others}):
+            if group["role"] == role:
+                found.setdefault(role, set()).update(name for name, _ in group["params"])
+    return found
+
+
+def test_roles() -> None:
+    """Every parameter has one role, by what it is and not by its shape."""
+    net = model()
+    found = by_role(net)
+    assert sorted(name for names in found.values() for name in names) == sorted(dict(net.named_parameters()))
+    assert found["embeddings"] == {"embed.weight"}
+    assert found["norms"] == {f"{norm}.weight" for norm in ("batch", "group", "layer", "rms")}
+    assert found["heads"] == {"head.weight"}
+    assert found["others"] == {"scaled.scale"}
+    assert {"conv.weight", "attention.in_proj_weight", "lstm.weight_hh_l0", "scaled.inner.weight"} <= found["matrices"]
+    assert {"head.bias", "batch.bias", "attention.in_proj_bias", "lstm.bias_hh_l0"} <= found["biases"]
+
+
+@pytest.mark.parametrize(
+    ("net", "heads"),
+    [
+        (nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), {"2.weight"}),
+        (nn.Sequential(OrderedDict(lm_head=nn.Linear(2, 3), body=nn.Linear(3, 2))), {"lm_head.weight", "body.weight"}),
+        (
+            nn.Sequential(OrderedDict(heads=nn.Sequential(nn.Linear(2, 3)), end=nn.LayerNorm(3))),
+            {"heads.0.weight"},
+        ),
+        (nn.Sequential(OrderedDict(multihead=nn.Linear(2, 3), out=nn.Linear(3, 2))), {"out.weight"}),
+        (
+            nn.Sequential(nn.Linear(2, 3), parametrizations.weight_norm(nn.Linear(3, 2))),
+            {"1.parametrizations.weight.original0", "1.parametrizations.weight.original1"},
+        ),
+        (nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), {"0.weight"}),
+        (nn.Sequential(nn.LayerNorm(3)), set()),
+    ],
+    ids=["last", "by name", "by the module's name", "not a part of a word", "parametrized", "before a norm", "none"],
+)
+def test_heads(net: nn.Module, heads: set[str]) -> None:
+    """The last matrix is a head, with all that it is made of, and so is what is called one."""
+    assert by_role(net).get("heads", set()) == heads
+
+
+def test_a_tied_head_is_an_embedding() -> None:
+    """Where the output uses the embedding's matrix no other matrix becomes the head in its place."""
+    embedding, hidden, output = nn.Embedding(5, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 5, bias=False)
+    output.weight = embedding.weight
+    assert by_role(nn.Sequential(embedding, hidden, output)) == {"embeddings": {"0.weight"}, "matrices": {"1.weight"}}
+
+
+def test_overrides() -> None:
+    """Roles, types and patterns name entries of the groups; the first that matches decides, and wins over the rest."""
+    overrides = {
+        "head.*": {"partial": 0.0, "weight_decay": 0.01},
+        nn.Conv2d: {"lr_factor": 0.5},
+        "matrices": {"member": "partial_muon", "lr_factor": 2.0},
+    }
+    groups = param_groups(model(), weight_decay=0.1, partial=0.25, lr=0.1, overrides=overrides)
+    found = {name: {k: v for k, v in group.items() if k != "params"} for group in groups for name, _ in group["params"]}
+    assert found["head.weight"] == found["head.bias"] == {"lr": 0.1, "partial": 0.0, "weight_decay": 0.01}
+    assert found["conv.weight"] == {"lr": 0.05, "partial": 0.25, "weight_decay": 0.1}
+    assert found["conv.bias"] == {"lr": 0.05, "partial": 0.25, "weight_decay": 0.0}
+    muon = {"lr": 0.2, "partial": 0.25, "weight_decay": 0.1, "member": "partial_muon"}
+    assert found["scaled.inner.weight"] == found["attention.in_proj_weight"] == muon
+    assert found["embed.weight"] == {"lr": 0.1, "partial": 0.25, "weight_decay": 0.1}
+    optimizer = Padam(groups)
+    assert {optimizer.recipe_of(group).owner for group in optimizer.param_groups} == {"Padam", "PartialMuon"}
+
+
+def test_verbose_prints_what_went_where(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every group with its member, numbers, size and names; the same for the groups of an optimizer."""
+    net = nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2), nn.LazyLinear(2), nn.Linear(2, 3))
+    overrides = {"matrices": {"member": "partial_muon"}}
+    groups = param_groups(net, weight_decay=0.1, lr=0.5, overrides=overrides, verbose=True)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == pa.describe_groups(groups).splitlines()
+    assert printed[0].split() == ["group", "member", "lr", "partial", "weight_decay", "tensors", "numbers", "names"]
+    assert printed[1].split() == ["0", "-", "0.5", "-", "0.1", "2", "12", "0.weight,", "3.weight"]
+    assert printed[2].split() == ["1", "partial_muon", "0.5", "-", "0.1", "2", "4", "1.weight,", "2.weight"]
+    optimizer = Padam(groups[:1])
+    assert pa.describe_groups(optimizer.param_groups).splitlines()[1].split()[:4] == ["0", "-", "0.5", "0.125"]
+    many = {"params": [(f"layers.{i}.weight", torch.ones(1)) for i in range(100)]}
+    assert pa.describe_groups([many]).endswith("layers.3.weight and 96 more")
+    assert pa.describe_groups([{"params": [torch.ones(2)]}]).endswith("number 0")
+
+
 def test_frozen_parameters_are_sorted_as_others() -> None:
     """They may be thawed later, and the optimizer passes over them until they have gradients."""
     net = model()
@@ -320,6 +411,16 @@ def test_no_decay_by_name_and_function() -> None:
         ({"no_decay": (nn.LayerNorm, dict)}, TypeError, ("no_decay", "types of modules", "<class 'dict'>")),
         ({"no_decay": (nn.LayerNorm(3),)}, TypeError, ("no_decay", "types of modules", "LayerNorm((3,)")),
         ({"no_decay": (0.1,)}, TypeError, ("no_decay", "types of modules", "0.1")),
+        ({"lr": -0.1}, ValueError, ("lr", "≥ 0", "-0.1")),
+        ({"lr": "0.1"}, TypeError, ("lr", "≥ 0", "'0.1'")),
+        ({"overrides": {"matrices": 0.1}}, TypeError, ("overrides", "entries of param groups", "0.1")),
+        ({"overrides": ["matrices"]}, TypeError, ("overrides", "entries of param groups", "['matrices']")),
+        ({"overrides": {int: {}}}, TypeError, ("overrides", "entries of param groups", "<class 'int'>")),
+        ({"overrides": {"matrix": {}}}, ValueError, ("overrides", "be one of matrices, ", "'matrix'")),
+        ({"overrides": {"heads": {"params": []}}}, ValueError, ("overrides['heads']", "'params'", "[]")),
+        ({"overrides": {"heads": {"lr_factor": 2.0}}}, ValueError, ("lr", "lr_factor", "None")),
+        ({"lr": 0.1, "overrides": {"heads": {"lr_factor": -2.0}}}, ValueError, ("lr_factor", "≥ 0", "-2.0")),
+        ({"lr": 0.1, "overrides": {"heads": {"lr_factor": 2.0, "lr": 1.0}}}, ValueError, ("lr or lr_factor", "1.0")),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else next(iter(value)),
 )
