@@ -23,7 +23,7 @@ from partial_adaptive import MEMBERS, Momentum, SecondMoment, Transform, testing
 from partial_adaptive.execution.compiled import cpp
 from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.execution.lifted import ELEMENTWISE
-from partial_adaptive.rules import blocks, numerators, power, second_moments, spectra, stage, transforms
+from partial_adaptive.rules import blocks, kronecker, numerators, power, second_moments, spectra, stage, transforms
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED
 from partial_adaptive.rules.options import OWN, Options
 from partial_adaptive.rules.projection import CONSTRAINT
@@ -328,7 +328,7 @@ def reference() -> str:
     for title, text, subjects in _SECTIONS:
         parts += [f"## {title}\n", f"{text}\n" if text else "", *map(_entry, subjects)]
         if title == "Stages":
-            parts += [_list_of("Second moments", (second_moments, blocks, spectra), SecondMoment)]
+            parts += [_list_of("Second moments", (second_moments, blocks, spectra, kronecker), SecondMoment)]
             parts += [_list_of("Momentum rules", (numerators,), Momentum)]
             parts += [_list_of("Transforms", (numerators, transforms, spectra), Transform)]
         if title == "Numbers":

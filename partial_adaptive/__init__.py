@@ -12,8 +12,10 @@ from partial_adaptive.members import (
     PartialMuon,
     PartialNAdam,
     PartialRMSprop,
+    PartialShampoo,
     PartialSign,
     PartialSM3,
+    PartialSOAP,
     PartialYogi,
 )
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
@@ -76,6 +78,8 @@ __all__ = [
     "PartialNAdam",
     "PartialRMSprop",
     "PartialSM3",
+    "PartialSOAP",
+    "PartialShampoo",
     "PartialSign",
     "PartialYogi",
     "Schedule",

@@ -105,6 +105,16 @@ _MEMBERS = (
     ),
     Member(members.PartialSM3, "√v+ε, v = min(r, c)+g², r and c its maxima over rows and columns"),
     Member(members.PartialMuon, "S+ε, S the singular values of n", options={"vectors": "diagonal"}),
+    Member(
+        members.PartialShampoo,
+        "(w_L×w_R)^(1/4)+ε, w the eigenvalues of Σggᵀ and Σgᵀg",
+        options={"vectors": "diagonal"},
+    ),
+    Member(
+        members.PartialSOAP,
+        "√(v/c₂)+ε, v an average of g² in the eigenvectors' bases",
+        options={"vectors": "diagonal"},
+    ),
 )
 
 MEMBERS: Mapping[str, Member] = MappingProxyType({member.name: member for member in _MEMBERS})

@@ -181,6 +181,9 @@ BYTES: dict[str, tuple[float, float]] = {  # of state per parameter, in float32:
     "partial_adafactor": (4 * (64 + 32) / (64 * 32), 4),
     "partial_sm3": (4 * (64 + 32) / (64 * 32), 4),
     "partial_muon": (4, 4),
+    # The momentum; of each side a factor, its eigenvectors and eigenvalues; of vectors the diagonal of a factor.
+    "partial_shampoo": (4 + 4 * (2 * 64**2 + 64 + 2 * 32**2 + 32) / (64 * 32), 8),
+    "partial_soap": (8 + 4 * (2 * 64**2 + 2 * 32**2) / (64 * 32), 8),
 }
 
 

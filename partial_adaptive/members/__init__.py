@@ -9,6 +9,7 @@ from partial_adaptive.members.adam import (
     PartialNAdam,
     PartialYogi,
 )
+from partial_adaptive.members.kronecker import PartialShampoo, PartialSOAP
 from partial_adaptive.members.matrix import PartialMuon
 from partial_adaptive.members.memory import PartialAdafactor, PartialAdamMini, PartialSM3
 from partial_adaptive.members.sign import PartialSign
@@ -26,6 +27,8 @@ __all__ = [
     "PartialNAdam",
     "PartialRMSprop",
     "PartialSM3",
+    "PartialSOAP",
+    "PartialShampoo",
     "PartialSign",
     "PartialYogi",
 ]
