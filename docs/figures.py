@@ -48,6 +48,7 @@ def main() -> None:
         save("why", why())
         save("bias-correction", bias_correction())
         save("metric", metric())
+        save("spectrum", spectrum())
     regret = load_record(study.Record, HERE / "regret.json", "")
     save("regret", study_report.figures(regret)["bound"])
     examples = load_record(counterexample.Record, HERE / "counterexample.json", "")
@@ -183,6 +184,58 @@ class Euclidean(Constraint):
     def project(self, x: Tensor, weights: Tensor) -> Tensor:
         """The nearest point, whatever the weights."""
         return Simplex().project(x, torch.ones_like(x))
+
+
+PUBLISHED = {0.0: "SGD", 7 / 16: "HTMuon", 1 / 2: "Muon", 5 / 8: "DynMuon's end"}
+
+
+def spectrum() -> Figure:
+    """What p does to the singular values of a step, and to how many of them count."""
+    optimizer, _ = digits(0.1, 1 / 8, seed=0)
+    momenta = [state["exp_avg"] for param, state in optimizer.state.items() if param.shape == (64, 64)]
+    values = torch.linalg.svdvals(momenta[-1].double())
+    values = values[values > 1e-6 * values[0]]
+    figure = Figure(figsize=(9.2, 3.5), layout="constrained")
+    steps, ranks = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    for p in EXPONENTS:
+        step = (values / values[0]) ** (1 - 2 * p)
+        steps.plot(range(1, len(step) + 1), step, color=colour(p), label=f"p = {NAMES[p]}")
+    beyond = (values / values[0]) ** (1 - 2 * 5 / 8)
+    steps.plot(range(1, len(beyond) + 1), beyond, ":", color=report.INK, label="p = 5/8")
+    steps.set(yscale="log", xlim=(1, len(values)), xlabel="number of the singular value")
+    steps.set_ylabel("singular value of the step,\nrelative to the first")
+    steps.legend(loc="lower left", fontsize=8.5)
+    steps.set_title("p sets how far singular values spread")
+    _draw_ranks(ranks, values)
+    layout: Any = figure.get_layout_engine()
+    layout.set(wspace=0.06)
+    return figure
+
+
+def _draw_ranks(axis: Any, values: Tensor) -> None:
+    """The effective rank of a step, by p, and where published methods are."""
+
+    def rank(p: float) -> float:
+        share = values ** (1 - 2 * p) / (values ** (1 - 2 * p)).sum()
+        return float(torch.exp(-(share * share.log()).sum()))
+
+    exponents = np.linspace(0, 0.8, 161)
+    axis.plot(exponents, [rank(p) for p in exponents], color=report.INK)
+    for p, name in PUBLISHED.items():
+        axis.plot([p], [rank(p)], "o", color=report.INK, markersize=5, clip_on=False, zorder=3)
+        left = p not in (0.0, 5 / 8)
+        axis.annotate(
+            name,
+            (p, rank(p)),
+            (-8 if left else 7, 2 if left else -12),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=8.5,
+        )
+    axis.plot([1 / 8], [rank(1 / 8)], "o", color=colour(1 / 8), markersize=6, zorder=3)
+    axis.annotate("1/8", (1 / 8, rank(1 / 8)), (7, -10), textcoords="offset points", color=colour(1 / 8), fontsize=8.5)
+    axis.set(xlim=(0, 0.8), ylim=(0, None), xlabel="p", ylabel="effective rank of the step")
+    axis.set_title("and how many of them count")
 
 
 SETS = {"in the metric $s^{2p}$": (Simplex(), "-"), "Euclidean": (Euclidean(), ":")}
