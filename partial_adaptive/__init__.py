@@ -26,13 +26,14 @@ from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Simplex
 from partial_adaptive.rules.schedules import (
+    LPSGDM,
     Cosine,
+    DynMuon,
     Geometric,
     Inverse,
     InverseSqrt,
     Linear,
     Logistic,
-    NormCosine,
     Schedule,
     Steps,
 )
@@ -43,11 +44,13 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ELEMENT",
+    "LPSGDM",
     "MEMBERS",
     "TENSOR",
     "Box",
     "Constraint",
     "Cosine",
+    "DynMuon",
     "Estimator",
     "Geometric",
     "HalfSpace",
@@ -63,7 +66,6 @@ __all__ = [
     "Momentum",
     "Needs",
     "NonNegative",
-    "NormCosine",
     "Options",
     "Padam",
     "PartialAdaBelief",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import partial_adaptive as pa
-from partial_adaptive import Cosine, Linear, Logistic, NormCosine, Schedule, Steps
+from partial_adaptive import LPSGDM, Cosine, DynMuon, Linear, Logistic, Schedule, Steps
 from partial_adaptive.testing.harness import MODES, gradient, parameters, train
 
 
@@ -23,13 +23,13 @@ def test_passages(curve: Any) -> None:
     assert math.isclose(values[3], 0.3)
 
 
-def test_norm_cosine_is_that_of_its_paper() -> None:
+def test_lpsgdm_is_that_of_its_paper() -> None:
     """With ρ = 2p the norm's exponent goes from (2−ρ)/(1−ρ) to 2 along a cosine, and ρ = (q−2)/(q−1)."""
     largest, steps = 10.0, 9
     start = (largest - 2) / (largest - 1) / 2
     for t in range(1, steps + 1):
         q = 2 + (largest - 2) * (1 + math.cos(math.pi * (t - 1) / (steps - 1))) / 2
-        assert math.isclose(NormCosine(steps)(start, t), (q - 2) / (q - 1) / 2, abs_tol=1e-15)
+        assert math.isclose(LPSGDM(steps)(start, t), (q - 2) / (q - 1) / 2, abs_tol=1e-15)
 
 
 @pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
@@ -40,7 +40,7 @@ def test_lpsgdm(mode: dict[str, Any]) -> None:
     optimizer = pa.PartialSign(
         params, lr=lr, betas=(0.9, 0.9), weight_decay=decay, eps=eps, partial=start, bias_correction="none", **mode
     )
-    schedule = Schedule(optimizer, partial=NormCosine(steps))
+    schedule = Schedule(optimizer, partial=LPSGDM(steps))
     theta, m = param.detach().numpy().copy(), np.zeros((5, 3))
     for t in range(1, steps + 1):
         param.grad = gradient(param, t)
@@ -50,6 +50,43 @@ def test_lpsgdm(mode: dict[str, Any]) -> None:
         optimizer.step()
         schedule.step()
     np.testing.assert_allclose(param.detach().numpy(), theta, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("largest", "smallest", "center", "width"), [(1.0, -0.25, 0.04, 0.04), (0.25, -0.25, 0.02, 0.08)]
+)
+def test_dynmuon_is_that_of_its_paper(largest: float, smallest: float, center: float, width: float) -> None:
+    """The power of the singular values goes from q_max to q_min by 1/(1 + exp((t/T − τ)/w)), and p is (1 − q)/2."""
+    steps = 50
+    curve = DynMuon(steps, (1 - smallest) / 2, center, width)
+    for t in range(1, steps + 5):
+        q = smallest + (largest - smallest) / (1 + math.exp((t / steps - center) / width))
+        assert math.isclose(curve((1 - largest) / 2, t), (1 - q) / 2, abs_tol=1e-15)
+    assert math.isclose(DynMuon(steps)(0.0, 10**9), 5 / 8)
+
+
+def test_dynmuon_moves_singular_values() -> None:
+    """PartialMuon along that curve makes the singular values of each step those of the momentum to the power q."""
+    steps = 10
+    optimizer = pa.PartialMuon(
+        [torch.zeros(4, 4, dtype=torch.float64)],
+        lr=1.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        eps=0.0,
+        partial=0.0,
+        beyond_half=True,
+    )
+    (param,) = optimizer.param_groups[0]["params"]
+    schedule = Schedule(optimizer, partial=DynMuon(steps))
+    for t in range(1, steps + 1):
+        before = param.clone()
+        param.grad = gradient(param, t).detach()
+        expected = torch.linalg.svdvals(param.grad) ** (-0.25 + 1.25 / (1 + math.exp((t / steps - 0.04) / 0.04)))
+        optimizer.step()
+        schedule.step()
+        found = torch.linalg.svdvals(before - param)
+        torch.testing.assert_close(found, expected.sort(descending=True).values, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("partial", [0.45, torch.tensor(0.45)], ids=["number", "tensor"])
@@ -83,8 +120,12 @@ def test_no_new_kernel_while_p_moves(partial: Any, monkeypatch: pytest.MonkeyPat
         (lambda: Cosine(math.inf, 2), "Cosine: end must be a finite number, got inf"),
         (lambda: Logistic(0.1, 5, steepness=0), "Logistic: steepness must be a finite number > 0, got 0"),
         (lambda: Steps({1: 0.1}), "Steps: values must have whole numbers ≥ 2 as keys, got 1"),
-        (lambda: NormCosine(True), "NormCosine: steps must be a whole number ≥ 2, got True"),
-        (lambda: NormCosine(5)(0.5, 1), "NormCosine: partial must start in"),
+        (lambda: LPSGDM(True), "LPSGDM: steps must be a whole number ≥ 2, got True"),
+        (lambda: LPSGDM(5)(0.5, 1), "LPSGDM: partial must start in"),
+        (lambda: DynMuon(1), "DynMuon: steps must be a whole number ≥ 2, got 1"),
+        (lambda: DynMuon(5, 1.5), "DynMuon: end must be a number in [0, 1], got 1.5"),
+        (lambda: DynMuon(5, center=math.nan), "DynMuon: center must be a finite number, got nan"),
+        (lambda: DynMuon(5, width=0), "DynMuon: width must be a finite number > 0, got 0"),
     ],
 )
 def test_bad_curves(make: Any, words: str) -> None:

@@ -180,7 +180,7 @@ class Steps:
 
 @final
 @dataclass(frozen=True)
-class NormCosine:
+class LPSGDM:
     """LPSGDM's schedule of p: a cosine in the exponent of the norm in which the step is the steepest.
 
     A step n/|n|^(2p) is the steepest in the ℓ_q norm with q = (2−2p)/(1−2p). q goes from where p starts to 2, which is
@@ -193,7 +193,7 @@ class NormCosine:
         ValueError: where `steps` is not such a number, or the start is 1/2, where q is infinite.
 
     Example:
-        >>> [round(NormCosine(5)(0.45, t), 3) for t in (1, 2, 3, 4, 5)]
+        >>> [round(LPSGDM(5)(0.45, t), 3) for t in (1, 2, 3, 4, 5)]
         [0.45, 0.442, 0.409, 0.284, 0.0]
 
     Xu, Yang: Beyond ℓ₂-norm and ℓ∞-norm: A Curvature-Inspired ℓ_p-Norm Scheme for Deep Neural Networks, 2026.
@@ -206,10 +206,56 @@ class NormCosine:
 
     def __call__(self, start: float, t: int) -> float:
         if not 0 <= start < 0.5:
-            raise ValueError(f"NormCosine: partial must start in [0, 1/2), where the norm is finite, got {start}")
+            raise ValueError(f"LPSGDM: partial must start in [0, 1/2), where the norm is finite, got {start}")
         beyond = 1 / (1 - 2 * start) - 1  # q − 2
         beyond *= (1 + math.cos(math.pi * _progress(t, self.steps))) / 2
         return beyond / (beyond + 1) / 2
+
+
+@final
+@dataclass(frozen=True)
+class DynMuon:
+    """DynMuon's schedule of p: a logistic fall of the power of the singular values, from the start to beyond Muon.
+
+    p = start + (end − start)/(1 + exp(−(t/steps − center)/width)), of which the first step has a part behind it already
+    and the last a part before it. Its singular values' own exponent is 1 − 2p, so that its 1 → −1/4 is p = 0 → 5/8.
+
+    Args:
+        steps: how many there are; a whole number ≥ 2.
+        end: what p tends to; a number in [0, 1], above 1/2 with `beyond_half` (default: 0.625).
+        center: the share of the steps at which half of the way is done; a finite number (default: 0.04).
+        width: the share of the steps in which the way goes from 1/2 to 1/(1 + 1/e); a finite number > 0 (default:
+            0.04).
+
+    Raises:
+        ValueError: where an argument is not such a number.
+
+    Example:
+        >>> [round(DynMuon(100)(0.0, t), 3) for t in (1, 4, 8, 20, 100)]
+        [0.201, 0.312, 0.457, 0.614, 0.625]
+
+    Wu, Shah, Silwal, Zhang: DynMuon: A Dynamic Spectral Shaping View of Muon, 2026.
+    """
+
+    steps: int
+    end: float = 5 / 8
+    center: float = 0.04
+    width: float = 0.04
+
+    def __post_init__(self) -> None:
+        _check_steps(self, self.steps)
+        for name, allowed, fits in (
+            ("end", "a number in [0, 1]", lambda value: 0 <= value <= 1),
+            ("center", "a finite number", math.isfinite),
+            ("width", "a finite number > 0", lambda value: 0 < value < math.inf),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+                raise ValueError(f"DynMuon: {name} must be {allowed}, got {value!r}")
+
+    def __call__(self, start: float, t: int) -> float:
+        share = (1 + math.tanh((t / self.steps - self.center) / self.width / 2)) / 2  # a logistic that cannot overflow
+        return start * (1 - share) + self.end * share
 
 
 def _progress(t: int, steps: int) -> float:
@@ -233,7 +279,7 @@ class Schedule:
         optimizer: one of the family; a hyperparameter is scheduled in all of its groups.
         **curves: by name (`lr`, `partial`, `weight_decay`, …, `beta1` and `beta2` for the entries of `betas`), a
             function of the start value and of t = 1, 2, … that gives the value of step t: `Linear`, `Cosine`,
-            `Logistic`, `Steps`, `Geometric`, `Inverse`, `InverseSqrt`, `NormCosine` or any other.
+            `Logistic`, `Steps`, `Geometric`, `Inverse`, `InverseSqrt`, `LPSGDM`, `DynMuon` or any other.
 
     Raises:
         TypeError: for a name that is no numeric hyperparameter of the optimizer, or a curve that cannot be called.
