@@ -91,6 +91,14 @@ def test_index_has_every_page() -> None:
     assert missing == [], "give them a row in docs/index.md"
 
 
+def test_the_family_page_has_every_member() -> None:
+    """Each member has its place among the geometries, and each option and published schedule is named."""
+    page = (ROOT / "docs" / "family.md").read_text()
+    names = [member.cls.__name__ for member in partial_adaptive.MEMBERS.values()]
+    names += [*partial_adaptive.Options.__annotations__, "LPSGDM", "DynMuon"]
+    assert [name for name in names if name not in page] == []
+
+
 @pytest.fixture(scope="module")
 def generate() -> Any:
     """The module that `python docs/generate.py` runs."""
