@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from family import maker
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -270,8 +272,8 @@ def test_scale_and_warm_start() -> None:
         torch.testing.assert_close(scale, other)
 
 
-def test_a_new_group_and_a_changed_member() -> None:
-    """Groups of other members can be added during training, and a group that changes its member goes on as that."""
+def test_a_new_group() -> None:
+    """Groups of other members can be added during training."""
     first, second = torch.ones(2, 2), torch.ones(2, 2)
     optimizer = pa.PartialAdam([first], lr=0.1)
     set_grads([first], 0)
@@ -285,6 +287,17 @@ def test_a_new_group_and_a_changed_member() -> None:
     alone.grad = second.grad
     pa.PartialMuon([alone], lr=0.1).step()
     assert torch.equal(second, alone)
+
+
+def test_a_member_stays() -> None:
+    """A group that is given another member without what that needs is refused by name, and nothing moves."""
+    param = torch.ones(2, 2)
+    optimizer = pa.PartialAdam([param], lr=0.1)
+    set_grads([param], 0)
+    optimizer.param_groups[0]["member"] = "partial_muon"
+    with pytest.raises(RuntimeError, match=r"PartialMuon: param group 0 must have 'momentum'"):
+        optimizer.step()
+    assert torch.equal(param, torch.ones(2, 2))
 
 
 def test_grad_scaler() -> None:
@@ -306,3 +319,61 @@ def test_grad_scaler() -> None:
     same_bits: list[tuple[Tensor, Tensor]] = [*zip(values(ours), values(theirs), strict=True)]
     for one, other in same_bits:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+OPERATIONS = ("lr", "partial", "mode", "freeze", "thaw", "reload", "clear", "copy", "resize", "options")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(list(pa.MEMBERS)), min_size=2, max_size=3),
+    life=st.lists(st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 9)), max_size=8),
+)
+def test_random_lives(names: list[str], life: list[tuple[str, int]]) -> None:
+    """Whatever happens to the groups between steps, one optimizer of many members does what one for each would."""
+    shapes = [(4, 3), (3, 2)]
+    ours, theirs = ([values(parameters(shapes)) for _ in names] for _ in range(2))
+    one: pa.PartialAdaptiveOptimizer = pa.Padam(
+        [{"params": params, "member": name, **own(name)} for name, params in zip(names, ours, strict=True)]
+    )
+    many = [maker(name)(params, **own(name)) for name, params in zip(names, theirs, strict=True)]
+    frozen: set[int] = set()
+    for step, (operation, number) in enumerate([("lr", 0), *life]):
+        index = number % len(names)
+        for groups in (one.param_groups, [other.param_groups[0] for other in many]):
+            group = groups[index]
+            match operation:
+                case "lr":
+                    group["lr"] = 0.01 * (number + 1)
+                case "partial":
+                    group["partial"] = number / 18
+                case "options":
+                    group.update(momentum_after=0.5 * (number % 2), clip_rms=(None, 0.1)[number % 2])
+                case "mode":
+                    group["foreach"] = (None, True, False)[number % 3]
+        if operation == "freeze":
+            frozen.add(index)
+        elif operation == "thaw":
+            frozen.discard(index)
+        elif operation == "clear":
+            for optimizer, params in ((one, ours[index]), (many[index], theirs[index])):
+                optimizer.state.pop(params[number % 2], None)
+        elif operation == "reload":
+            for optimizer in (one, *many):
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        elif operation == "copy":
+            one = copy.deepcopy(one)
+            ours = [group["params"] for group in one.param_groups]
+        elif operation == "resize":
+            for optimizer, params in ((one, ours[index]), (many[index], theirs[index])):
+                optimizer.state.pop(params[0], None)
+                params[0].set_(torch.ones(5, 2, dtype=params[0].dtype))
+        for params in (*ours, *theirs):
+            set_grads(params, step)
+        for i in frozen:
+            for param in (*ours[i], *theirs[i]):
+                param.grad = None
+        for optimizer in (one, *many):
+            optimizer.step()
+        for mine, other in zip(ours, theirs, strict=True):
+            assert equal(mine, other), f"{operation} {number} at step {step}"

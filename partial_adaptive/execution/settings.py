@@ -70,7 +70,13 @@ class Reader:
     def _settle(self, index: int, group: Group) -> Settings:
         recipe = self.recipe_of(group)
         table = recipe.table
-        values = tuple(map(group.__getitem__, table))
+        try:
+            values = tuple(map(group.__getitem__, table))
+        except KeyError as error:
+            raise RuntimeError(
+                f"{recipe.owner}: param group {index} must have {error}; a group gets its member's hyperparameters by "
+                "add_param_group, and cannot change its member later"
+            ) from None
         known = self._known.get(index)
         if known and known.lasting and known.recipe is recipe and all(map(operator.is_, values, known.values)):
             return known
