@@ -80,6 +80,7 @@ class ClipRMS(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {"d": number(1.0, 1, meaning="largest RMS of the direction")}
     breaks = ("linear",)
 
@@ -105,6 +106,7 @@ class ParameterScale(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {"eps": FLOORS}
     breaks = ("position",)
 
