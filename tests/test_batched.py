@@ -72,6 +72,29 @@ def test_equals_the_loop(
     same(contents(other), contents(one), "the state of the stack differs", tolerance)
 
 
+@pytest.mark.parametrize("name", ["padam", "partial_nadam", "partial_adafactor", "partial_muon"])
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"normalize_gradient": True},
+        {"agc": 0.01},
+        {"clip_rms": 0.1},
+        {"trust_ratio": 1.0, "weight_decay": 0.1, "decoupled_weight_decay": True, "cautious_weight_decay": True},
+        {"momentum_after": 0.9, "cautious": True, "clip_rms": 0.1},
+    ],
+    ids=str,
+)
+def test_options_that_see_whole_tensors(option: dict[str, Any], capturable: bool, name: str, stacks: list[int]) -> None:
+    """An option that makes a rule need whole tensors is stacked with it, for elementwise members, too."""
+    runs = []
+    for foreach in (False, True):
+        runs.append(trained(maker(name, lr=0.05), SHAPES, foreach=foreach, capturable=capturable, **option))
+        assert bool(stacks) == foreach
+    same(values(runs[1][0]), values(runs[0][0]), "the stack differs from the loop", 1e-13)
+    same(contents(runs[1][1]), contents(runs[0][1]), "the state of the stack differs", 1e-13)
+
+
 @pytest.mark.parametrize("capturable", [False, True])
 def test_numbers_of_their_own(capturable: bool, stacks: list[int]) -> None:
     """NAdam's numbers: a parameter that has missed a step is stacked with no other, or with capturable has its own."""

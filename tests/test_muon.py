@@ -15,6 +15,8 @@ torch_muon = pytest.importorskip("torch.optim._muon", reason="torch.optim.Muon c
 
 EXPONENTS = (0.0, 1 / 16, 1 / 8, 0.3, 7 / 16, 1 / 2)
 SHAPES = [(7, 4), (4, 7), (6, 6), (5, 3, 2, 2), (1, 4), (3, 1)]
+
+
 def error(ours: Tensor, right: Tensor) -> float:
     """The largest difference as a part of the largest value."""
     return float((ours.double() - right).abs().max() / right.abs().max())
