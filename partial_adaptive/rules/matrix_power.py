@@ -183,7 +183,7 @@ def steps(low: float, precision: float) -> Steps:
 
     Example:
         >>> len(steps(1e-3, 1e-7)), len(steps(1e-7, 1e-7))
-        (8, 14)
+        (7, 14)
     """
     margin = 1 + _MARGIN * precision
     high = margin
