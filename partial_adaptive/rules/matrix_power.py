@@ -82,7 +82,7 @@ def by_products(matrix: Tensor, exponent: float, dtype: torch.dtype | None = Non
     product, root, low = None, unit + precision * one, precision
     for digit in digits or (True,):
         low = low**0.5  # the least eigenvalue of the next root; the largest stays below 1
-        root, inverse = _roots(root, one, steps(low, precision))
+        root, inverse = _roots(root, one, steps(low, precision), inverse=exponent < 0)
         if digit:
             factor = inverse if exponent < 0 else root
             product = factor if product is None else product @ factor
@@ -133,8 +133,7 @@ def divided_by_products(numerator: Tensor, p: float, dtype: torch.dtype | None =
     Args:
         numerator: n, (…, m, k) with m ≤ k for speed, in float32 or float64.
         p: in [0, 1], so that 2p is k/2ⁿ with n ≤ 6.
-        dtype: of the products; that of n where None, and bfloat16 for speed. Norms, H and the last product stay in
-            that of n.
+        dtype: of the products; that of n where None, and bfloat16 for speed. Norms and sizes stay in that of n.
 
     Example:
         >>> divided_by_products(torch.diag(torch.tensor([16.0, 81.0])), 3 / 8).diagonal()
@@ -143,9 +142,15 @@ def divided_by_products(numerator: Tensor, p: float, dtype: torch.dtype | None =
     direction = polar(numerator, dtype)
     if p == 0.5:
         return direction
-    half = direction @ numerator.mT
-    half = (half + half.mT) / 2
-    return by_products(half, 1 - 2 * p, dtype) @ direction
+    half = _product(direction, numerator.mT, dtype)
+    return _product(by_products((half + half.mT) / 2, 1 - 2 * p, dtype), direction, dtype)
+
+
+def _product(left: Tensor, right: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A product in some dtype, where it is not that of the factors."""
+    if dtype is None:
+        return left @ right
+    return (left.to(dtype) @ right.to(dtype)).to(left.dtype)
 
 
 def _norm(matrix: Tensor, dtype: torch.dtype) -> Tensor:
@@ -154,14 +159,16 @@ def _norm(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return norm.clamp(min=torch.finfo(torch.float32).tiny ** 0.5)
 
 
-def _roots(matrix: Tensor, one: Tensor, polynomials: Steps) -> tuple[Tensor, Tensor]:
-    """A^(1/2) and A^(−1/2)."""
-    root, inverse = matrix, one
-    for a, b, c in polynomials:
-        near = inverse @ root  # one, at the end
+def _roots(matrix: Tensor, one: Tensor, polynomials: Steps, *, inverse: bool) -> tuple[Tensor, Tensor]:
+    """A^(1/2), and where the inverse is wanted A^(−1/2)."""
+    y, z = matrix, one
+    for i, (a, b, c) in enumerate(polynomials):
+        near = z @ y if i else y  # one, at the end
         factor = _sum(b, near, c, near, near) + a * one
-        root, inverse = root @ factor, factor @ inverse
-    return root, inverse
+        y = y @ factor
+        if inverse or i + 1 < len(polynomials):
+            z = factor @ z if i else factor
+    return y, z
 
 
 def _sum(beta: float, term: Tensor, alpha: float, left: Tensor, right: Tensor) -> Tensor:
