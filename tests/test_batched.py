@@ -105,6 +105,21 @@ def test_numbers_of_their_own(capturable: bool, stacks: list[int]) -> None:
     same(contents(runs[1][1]), contents(runs[0][1]), "the numbers are not kept", 1e-14)
 
 
+def test_dtypes_apart(stacks: list[int]) -> None:
+    """Of one shape, but in float32 and in float64: a stack for each, and the bits of each that the loop gives."""
+    runs = []
+    for foreach in (False, True):
+        params = [torch.ones(6, 4, dtype=dtype) for dtype in (torch.float32, torch.float64) * 2]
+        optimizer = maker("partial_adam_mini", foreach=foreach, lr=0.05)(params)
+        for t in range(3):
+            for i, param in enumerate(params):
+                param.grad = gradient(param, t, i)
+            optimizer.step()
+        runs.append(values(params))
+    assert {*stacks} == {2}
+    same(*runs, "the arithmetic was in another dtype", 0.0)
+
+
 def test_third_parties_declare_it(stacks: list[int]) -> None:
     """A stage that says nothing is run tensor by tensor; one that declares it is stacked, with the same result."""
 

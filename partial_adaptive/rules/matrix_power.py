@@ -142,8 +142,8 @@ def divided_by_products(numerator: Tensor, p: float, dtype: torch.dtype | None =
     direction = polar(numerator, dtype)
     if p == 0.5:
         return direction
-    half = _product(direction, numerator.mT, dtype)
-    return _product(by_products((half + half.mT) / 2, 1 - 2 * p, dtype), direction, dtype)
+    half = _product(direction, numerator.mT, dtype)  # H
+    return _product(by_products(half, 1 - 2 * p, dtype), direction, dtype)
 
 
 def _product(left: Tensor, right: Tensor, dtype: torch.dtype | None) -> Tensor:
