@@ -53,6 +53,13 @@ LISTS: dict[str, Callable[[], list[tuple[int, ...]]]] = {
     "gpt2": gpt2,
     "small": lambda: [(100,)] * 1000,
     "large": lambda: [(100_000_000,)],
+    "transformer": lambda: [(256, 256), (256, 1024), (1024, 256)] * 12,
+    "matrices": lambda: [(64, 64), (64, 32)] * 100,
+}
+
+PARTIALS = {"padam": (1 / 8, 0.3), "partial_adafactor": (1 / 2, 1 / 8), "partial_muon": (1 / 2, 1 / 8)}  # others: 1/8
+VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "partial_muon": [{"matrix_power": "eigh"}, {"matrix_power": "newton_schulz_bfloat16"}]
 }
 
 
@@ -109,16 +116,16 @@ class Times:
 
 
 def contenders(member: Member, partials: Sequence[float]) -> list[Contender]:
-    """A member in its modes, and what it is compared with."""
+    """A member in its variants and modes, and what it is compared with."""
     modes = {"loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
     found = [
         Contender(
-            f"{member.name} p={p:g} {mode}",
-            _builder(member.cls, partial=p, **member.options, **options),
+            " ".join((member.name, f"p={p:g}", *variant.values(), mode)),
+            _builder(member.cls, partial=p, **member.options, **variant, **options),
             ours=True,
             mode=mode,
         )
-        for p, (mode, options) in itertools.product(partials, modes.items())
+        for p, variant, (mode, options) in itertools.product(partials, VARIANTS.get(member.name, [{}]), modes.items())
         if member.elementwise or mode != "fused"
     ]
     if member.counterpart is not None:
@@ -133,6 +140,8 @@ def contenders(member: Member, partials: Sequence[float]) -> list[Contender]:
             for mode, options in modes.items()
             if mode != "fused" or "fused" in member.counterpart.__init__.__annotations__
         ]
+    if member.name == "partial_muon" and hasattr(torch.optim, "Muon"):
+        found.append(Contender("torch Muon loop", _builder(torch.optim.Muon), ours=False, mode="loop"))
     if member.name == "padam":
         found.append(Contender("the authors' loop", _builder(AuthorsLoop), ours=False, mode="other"))
         if importlib.util.find_spec("pytorch_optimizer"):
@@ -160,7 +169,7 @@ def measure(candidates: Sequence[Contender], params: list[Parameter], rounds: in
         try:
             optimizer = one.build(params)
             optimizer.step()
-        except RuntimeError:
+        except (RuntimeError, ValueError):  # the latter where it takes no vectors
             if one.ours:
                 raise
             continue
@@ -340,7 +349,7 @@ def run(
             param.grad = torch.randn_like(param)
         for name in members:
             member = MEMBERS[name]
-            candidates = contenders(member, (1 / 8, 0.3) if name == "padam" else (1 / 8,))
+            candidates = contenders(member, PARTIALS.get(name, (1 / 8,)))
             times = measure(candidates, params, rounds)
             floor = floor_bytes(create(name, params, lr=LR, **member.options), params)
             sheet.add(list(rows(times, candidates, floor, bandwidth)), list=shapes, member=name)

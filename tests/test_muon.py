@@ -1,11 +1,11 @@
 """PartialMuon: singular values to the power 1 − 2p, beside the decomposition itself and beside torch.optim.Muon."""
 
-import itertools
 from typing import Any
 
 import pytest
 import torch
 from family import WHOLE_MODES, maker, plain
+from spectral import BARE, conditioned, direction, powered, stretch
 from torch import Tensor
 
 import partial_adaptive as pa
@@ -15,39 +15,6 @@ torch_muon = pytest.importorskip("torch.optim._muon", reason="torch.optim.Muon c
 
 EXPONENTS = (0.0, 1 / 16, 1 / 8, 0.3, 7 / 16, 1 / 2)
 SHAPES = [(7, 4), (4, 7), (6, 6), (5, 3, 2, 2), (1, 4), (3, 1)]
-BARE: dict[str, Any] = {"lr": 1.0, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "eps": 0.0}
-
-
-def conditioned(shape: tuple[int, ...], condition: float, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A tensor whose matrix of rows x[i] has singular values from 1 down to 1/condition, evenly in their logarithms."""
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(shape, generator=generator, dtype=torch.float64).reshape(shape[0], -1)
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    s = torch.logspace(0, -1, len(s), base=condition, dtype=torch.float64) if len(s) > 1 else torch.ones_like(s)
-    result: Tensor = ((u * s) @ vh).reshape(shape)
-    return result.to(dtype)
-
-
-def powered(n: Tensor, p: float, eps: float = 0.0) -> Tensor:
-    """U S/(S+ε)^(2p) Vᵀ by the singular value decomposition in float64, 0 where S is 0."""
-    u, s, vh = torch.linalg.svd(n.double().reshape(n.shape[0], -1), full_matrices=False)
-    s = torch.where(s > 1e-14 * s.max(), s / (s + eps) ** (2 * p), 0.0)
-    result: Tensor = ((u * s) @ vh).reshape(n.shape)
-    return result
-
-
-def stretch(shape: tuple[int, ...]) -> float:
-    """Muon's factor of the learning rate, as it was first published; 1 for vectors."""
-    return 1.0 if len(shape) < 2 else float(max(1.0, shape[0] / torch.Size(shape[1:]).numel()) ** 0.5)
-
-
-def direction(n: Tensor, p: float, **options: Any) -> Tensor:
-    """The first step with the gradient n, without the factor of the shape."""
-    param = torch.zeros_like(n)
-    param.grad = n.clone()
-    with default_dtype(torch.float64):
-        pa.PartialMuon([param], partial=p, **{**BARE, **options}).step()
-    return -param / stretch(tuple(n.shape))
 
 
 def error(ours: Tensor, right: Tensor) -> float:
@@ -201,52 +168,6 @@ def test_checkpoint_of_torch() -> None:
         [state["momentum_buffer"] for state in reference.state.values()],
         "the momentum was not taken over",
     )
-
-
-# -- accuracy
-
-# The largest error of a step beside the SVD in the spectral norm, over tall, wide and square matrices, as measured.
-# From a condition of about 1/√ε of float64 on the Gram matrix has lost the smallest singular values, and at p = 1/2,
-# where all of them count alike, the step with them; at 1/8 they hardly count.
-MEASURED: dict[tuple[torch.dtype, float, float], float] = {
-    (torch.float32, 0.125, 1): 5.0e-08,
-    (torch.float32, 0.125, 100): 3.0e-08,
-    (torch.float32, 0.125, 10000): 3.1e-08,
-    (torch.float32, 0.125, 1e06): 2.9e-08,
-    (torch.float32, 0.125, 1e08): 2.1e-07,
-    (torch.float32, 0.5, 1): 5.4e-08,
-    (torch.float32, 0.5, 100): 6.6e-08,
-    (torch.float32, 0.5, 10000): 6.7e-08,
-    (torch.float32, 0.5, 1e06): 9.3e-06,
-    (torch.float32, 0.5, 1e08): 4.6e-01,
-    (torch.float64, 0.125, 1): 4.6e-15,
-    (torch.float64, 0.125, 100): 3.7e-15,
-    (torch.float64, 0.125, 10000): 6.1e-13,
-    (torch.float64, 0.125, 1e06): 1.0e-10,
-    (torch.float64, 0.125, 1e08): 2.0e-07,
-    (torch.float64, 0.5, 1): 3.9e-15,
-    (torch.float64, 0.5, 100): 3.1e-13,
-    (torch.float64, 0.5, 10000): 1.9e-09,
-    (torch.float64, 0.5, 1e06): 8.5e-06,
-    (torch.float64, 0.5, 1e08): 4.2e-01,
-}
-
-
-@pytest.mark.parametrize(("dtype", "p", "condition"), list(MEASURED), ids=str)
-def test_accuracy(dtype: torch.dtype, p: float, condition: float) -> None:
-    """The error by way of the Gram matrix stays within three times what was measured, at conditions up to 1e8."""
-    assert worst(dtype, p, condition) <= 3 * MEASURED[dtype, p, condition]
-
-
-def worst(dtype: torch.dtype, p: float, condition: float) -> float:
-    """The largest error of a step beside the SVD of the same gradient in float64, over shapes and seeds."""
-    found = []
-    for shape, seed in itertools.product([(64, 32), (32, 64), (48, 48)], range(3)):
-        n = conditioned(shape, condition, seed, dtype)
-        right = powered(n, p)
-        size, off = (torch.linalg.matrix_norm(x, 2) for x in (right, direction(n, p).double() - right))
-        found.append(float(off / size))
-    return max(found)
 
 
 # -- bad input

@@ -51,20 +51,19 @@ class PreparedLoop:
             list(unit.buckets(range(len(unit)))) if not unit.group["capturable"] else [[i] for i in range(len(unit))]
         )
         advance_all(unit)
-        names = list(unit.rule.slots)
         for positions in buckets:
             hyper = unit.hyper(positions)
             for i in positions:
-                if self.plain[i]:
-                    columns = unit.columns
-                    state = {name: columns[name][i] for name in names}
-                    unit.rule.update(columns["param"][i], columns["grad"][i], hyper, state)
-                else:
-                    update_staged(unit, i, hyper, split=self.split)
+                update_one(unit, i, hyper, plain=self.plain[i], split=self.split)
 
 
-def update_staged(unit: Unit, i: int, hyper: Hyper, *, split: bool) -> None:
-    """Update one parameter that the rule cannot be run on as it is."""
+def update_one(unit: Unit, i: int, hyper: Hyper, *, plain: bool, split: bool) -> None:
+    """Update one parameter: as it is where it is plain, otherwise staged, and then in parts where it may be split."""
+    if plain:
+        columns = unit.columns
+        state = {name: columns[name][i] for name in unit.rule.slots}
+        unit.rule.update(columns["param"][i], columns["grad"][i], hyper, state)
+        return
     row, encode = decoded(unit.rule, unit.columns["param"][i], unit.row(i))
     for piece, land in pieces(row, split=split):
         unit.rule.update(piece.param, piece.grad, hyper, piece.slots)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from partial_adaptive.execution.backend import Backend, Prepared, Task, Unit
+from partial_adaptive.execution.batched import Batched
 from partial_adaptive.execution.checks import Checks
 from partial_adaptive.execution.compiled.launch import Compiled
 from partial_adaptive.execution.compiled.program import static, trace
@@ -126,7 +127,7 @@ class Planner:
         self._plans: dict[int, Plan] = {}
         self._tried: dict[Rule, set[Hashable]] = {}
         self._captured: list[Any] = []  # what CUDA graphs read and write, for as long as the optimizer lives
-        self._loop, self._foreach, self._differentiable = Loop(), Foreach(), Differentiable()
+        self._loop, self._foreach, self._batched, self._differentiable = Loop(), Foreach(), Batched(), Differentiable()
         self._compiled = Compiled(self._captured)
 
     def plan(
@@ -338,8 +339,10 @@ class Planner:
         foreach = group["foreach"]
         if foreach is None:
             foreach = _default_to_fused_or_foreach(params, differentiable=False)[1]
-        together = foreach and not any(self._foreach.refuses(rule, param) for param in params)
-        return self._foreach if together else self._loop
+        for together in (self._foreach, self._batched) if foreach else ():
+            if not any(together.refuses(rule, param) for param in params):
+                return together
+        return self._loop
 
     def _checks(self, step: Step) -> Checks:
         return Checks(step.settings.recipe.owner, step.group, step.settings.rule)
@@ -369,7 +372,7 @@ class Planner:
         for i, param in enumerate(unit.params):
             anywhere = {**unit.group, "partial": 0.3}  # a rule has the same lines for every p > 0
             differentiable = backend is self._differentiable
-            key = (static(anywhere, unit.table), param.shape, param.dtype, differentiable)
+            key = (static(anywhere, unit.table), param.shape, param.dtype, backend)
             if key not in tried:
                 copy = _copy(unit, i)
                 grad = copy.columns["grad"][0]
@@ -378,9 +381,11 @@ class Planner:
                 if version_of(grad) != before:
                     names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
                     raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
-                if differentiable:
-                    copy = _copy(unit, i)
-                    self._differentiable.prepare(copy).ready(copy)()
+                if backend is not self._loop:
+                    copy = _copy(unit, i) if differentiable else _copy(unit, i, i)
+                    ready = backend.prepare(copy).ready(copy)
+                    assert ready is not None, "what has just been prepared is ready"
+                    ready()
                 tried.add(key)
 
 
@@ -396,11 +401,14 @@ def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     return [param for param, _ in found], [grad for _, grad in found]
 
 
-def _copy(unit: Unit, i: int) -> Unit:
-    """One parameter of a unit, on its own and in memory of its own."""
-    copies = {name: [column[i].detach().clone()] for name, column in unit.columns.items()}
-    state = {name: value.clone() if isinstance(value, Tensor) else value for name, value in unit.states[i].items()}
-    return replace(unit, params=copies["param"], states=[state], columns=copies, rounds=[[0]])
+def _copy(unit: Unit, *positions: int) -> Unit:
+    """Some parameters of a unit, on their own and in memory of their own."""
+    copies = {name: [column[i].detach().clone() for i in positions] for name, column in unit.columns.items()}
+    states = [
+        {name: value.clone() if isinstance(value, Tensor) else value for name, value in unit.states[i].items()}
+        for i in positions
+    ]
+    return replace(unit, params=copies["param"], states=states, columns=copies, rounds=[range(len(positions))])
 
 
 def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[State], i: int, added: State) -> None:

@@ -37,6 +37,8 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
             'spectral_unclamped' or None, which is 'original' (default: None).
         vectors: what a parameter of less than two dimensions is: refused, or the diagonal of a matrix; 'refuse' or
             'diagonal' (default: 'refuse').
+        matrix_power: how the power of a matrix is taken: by eigenvectors, or for a dyadic p by matrix products alone,
+            in bfloat16 where that is named; 'eigh', 'newton_schulz' or 'newton_schulz_bfloat16' (default: 'eigh').
         partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
             beyond_half=True (default: 0.125).
         decoupled_weight_decay: decay the parameter itself (as AdamW does), not through the gradient; True or False
@@ -74,6 +76,7 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
         eps: float = 1e-7,
         adjust_lr_fn: str | None = None,
         vectors: str = "refuse",
+        matrix_power: str = "eigh",
         partial: float | Tensor = 1 / 8,
         decoupled_weight_decay: bool = True,
         foreach: bool | None = None,

@@ -44,6 +44,7 @@ class BlockMean(Estimator):
     heads: int = 1
 
     needs = TENSOR
+    batched = True
     slots = {"exp_avg_sq": Slot(shape=Blocks("row", 1))}
     hyperparameters = ("betas", "eps", "bias_correction")
     own = {
@@ -132,6 +133,7 @@ class Factored(Estimator):
     """
 
     needs = TENSOR
+    batched = True
     slots = {"row_var": Slot(shape=rows), "col_var": Slot(shape=columns), "variance": Slot(shape=vector)}
     hyperparameters = ()
     own = {
@@ -142,15 +144,14 @@ class Factored(Estimator):
     def scale(self, grad: Tensor, hyper: Hyper, row_var: Tensor, col_var: Tensor, variance: Tensor) -> Tensor:
         floor = torch.finfo(grad.dtype).eps if hyper.eps[0] is None else hyper.eps[0]
         decay = 1 - hyper.age**hyper.beta2_decay
-        square = grad.square()
         if grad.ndim < 2:
-            v = average_(variance, square, decay)
-        else:
-            if grad.shape.numel():  # of nothing there is no mean
-                average_(row_var, square.mean(-1, keepdim=True), decay)
-                average_(col_var, square.mean(-2, keepdim=True), decay)
-            v = row_var * col_var / row_var.mean(-2, keepdim=True).clamp(min=floor)
-        return v.clamp(min=floor**2).sqrt()
+            return average_(variance, grad.square(), decay).clamp(min=floor**2).sqrt_()
+        if grad.shape.numel():  # of nothing there is no mean
+            square = grad.square()
+            average_(row_var, square.mean(-1, keepdim=True), decay)
+            average_(col_var, square.mean(-2, keepdim=True), decay)
+        relative = row_var / row_var.mean(-2, keepdim=True).clamp_(min=floor)
+        return (relative * col_var).clamp_(min=floor**2).sqrt_()
 
 
 class Cover(Estimator):
@@ -160,6 +161,7 @@ class Cover(Estimator):
     """
 
     needs = TENSOR
+    batched = True
     slots = {
         "row_max": Slot(shape=Blocks("row", 1)),
         "col_max": Slot(shape=first_row),

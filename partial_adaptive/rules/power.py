@@ -25,7 +25,7 @@ def power(scale: Tensor, exponent: Any) -> Tensor:
         >>> power(torch.tensor([16.0, 81.0]), 1 / 4)
         tensor([2., 3.])
     """
-    digits = _binary_digits(exponent) if isinstance(exponent, float | int) else None
+    digits = binary_digits(exponent) if isinstance(exponent, float | int) else None
     if digits is None:
         return scale.pow_(exponent)
     product, root = None, scale
@@ -46,11 +46,11 @@ def divisor(scale: Tensor, hyper: Hyper) -> Tensor:
 
 def is_dyadic(exponent: float) -> bool:
     """Whether `power` takes square roots for this exponent."""
-    return _binary_digits(exponent) is not None
+    return binary_digits(exponent) is not None
 
 
 @cache
-def _binary_digits(fraction: float) -> tuple[bool, ...] | None:
+def binary_digits(fraction: float) -> tuple[bool, ...] | None:
     """The digits of `fraction` after the binary point, empty for 1, None where there are too many to be worth it."""
     digits = []
     while fraction != int(fraction):

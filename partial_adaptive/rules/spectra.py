@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice
-from partial_adaptive.rules.power import divisor
+from partial_adaptive.rules.matrix_power import divided_by_products
+from partial_adaptive.rules.power import LONGEST_LADDER, divisor, is_dyadic
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import TENSOR, Tensors, Transform
 
@@ -18,6 +19,15 @@ VECTORS = choice(
     "diagonal",
     meaning="what a parameter of less than two dimensions is: refused, or the diagonal of a matrix",
 )
+EIGH, PRODUCTS, BFLOAT16 = "eigh", "newton_schulz", "newton_schulz_bfloat16"
+MATRIX_POWER = choice(
+    EIGH,
+    EIGH,
+    PRODUCTS,
+    BFLOAT16,
+    meaning="how the power of a matrix is taken: by eigenvectors, or for a dyadic p by matrix products alone, in "
+    "bfloat16 where that is named",
+)
 
 
 @final
@@ -25,19 +35,25 @@ VECTORS = choice(
 class Spectrum(SecondMoment):
     """P = nnᵀ or nᵀn, whichever is smaller, so that P^(−p) n = U S^(1−2p) Vᵀ: Muon's at p = 1/2.
 
-    n is a matrix of rows x[i]. ε is added to the singular values S before the power is taken.
+    n is a matrix of rows x[i]. By eigenvectors ε is added to the singular values S before the power is taken; products
+    give S^(1−2p) without.
 
     Jordan et al.: Muon: An Optimizer for Hidden Layers in Neural Networks, 2024.
     """
 
     vectors: str = "refuse"
+    matrix_power: str = EIGH
 
     needs = TENSOR
+    batched = True
     hyperparameters = ("eps",)
-    own = {"vectors": VECTORS}
+    own = {"vectors": VECTORS, "matrix_power": MATRIX_POWER}
 
     def select(self, group: Mapping[str, Any]) -> "Spectrum":
-        return Spectrum(group["vectors"])
+        way = group["matrix_power"]
+        if way != EIGH:
+            _check_exponent(way, group)
+        return Spectrum(group["vectors"], way)
 
     def refuses(self, shape: torch.Size) -> str | None:
         if len(shape) < 2 and self.vectors == "refuse":
@@ -49,23 +65,48 @@ class Spectrum(SecondMoment):
             return numerator / self._power(numerator.abs(), hyper)
         if not numerator.shape.numel():
             return numerator.clone()
-        # A Gram matrix has the square of the condition number: in float32 small singular values would be lost in it.
-        dtype = numerator.dtype if numerator.device.type == "mps" else torch.float64
-        matrix = numerator.reshape(numerator.shape[0], -1).to(dtype)
+        matrix = numerator.reshape(numerator.shape[0], -1)
         tall = matrix.shape[0] > matrix.shape[1]
         wide = matrix.mT if tall else matrix
+        divided = self._by_eigh(wide, hyper) if self.matrix_power == EIGH else self._by_products(wide, hyper)
+        result: Tensor = (divided.mT if tall else divided).reshape(numerator.shape).to(numerator.dtype)
+        return result
+
+    def _by_eigh(self, matrix: Tensor, hyper: Hyper) -> Tensor:
+        # A Gram matrix has the square of the condition number: in float32 small singular values would be lost in it.
+        wide = matrix if matrix.device.type == "mps" else matrix.to(torch.float64)
         gram = wide @ wide.mT
         # Of what is not finite eigh would fail, in the middle of a step; NaN comes back with the rows.
         basis = torch.linalg.eigh(torch.where(gram.isfinite(), gram, 0.0)).eigenvectors
         rows = basis.mT @ wide
         # Their norms are the singular values, to more digits than the roots of the eigenvalues.
-        divided = basis @ (rows / self._power(rows.square().sum(1, keepdim=True).sqrt(), hyper))
-        result: Tensor = (divided.mT if tall else divided).reshape(numerator.shape).to(numerator.dtype)
+        result: Tensor = basis @ (rows / self._power(rows.square().sum(1, keepdim=True).sqrt(), hyper))
         return result
+
+    def _by_products(self, matrix: Tensor, hyper: Hyper) -> Tensor:
+        dtype = torch.bfloat16 if self.matrix_power == BFLOAT16 else None
+        divided = divided_by_products(matrix, hyper.partial, dtype)
+        unbiased = isinstance(hyper.correction1, float) and hyper.correction1 == 1.0
+        return divided if unbiased else divided * hyper.correction1 ** (2 * hyper.partial)
 
     @staticmethod
     def _power(sizes: Tensor, hyper: Hyper) -> Tensor:
         return divisor((sizes / hyper.correction1 + hyper.eps).clamp(min=torch.finfo(sizes.dtype).tiny), hyper)
+
+
+def _check_exponent(way: str, group: Mapping[str, Any]) -> None:
+    """Raise ValueError where products cannot take the power of a param group, or nobody may look what it is."""
+    partial = group["partial"]
+    if isinstance(partial, Tensor) and (group["capturable"] or group["differentiable"]):
+        raise ValueError(
+            f"matrix_power={way!r} takes partial as a number, whose binary digits say which products to take; got a "
+            "tensor whose value must not be fetched; use matrix_power='eigh'"
+        )
+    if not is_dyadic(2 * float(partial)):
+        raise ValueError(
+            f"matrix_power={way!r} takes a partial of which 2·partial has at most {LONGEST_LADDER} binary digits, such "
+            f"as 1/8 or 3/16, got {float(partial)}; use matrix_power='eigh'"
+        )
 
 
 _ADJUSTMENTS = ("original", "match_rms_adamw", "spectral_unclamped")
@@ -79,6 +120,7 @@ class ShapeScale(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {
         "adjust_lr_fn": Hyperparameter(
             "the factor of the learning rate that depends on the shape",

@@ -88,6 +88,8 @@ class Stage:
         slots: its state, by name, passed to its methods in this order. Names are torch's where torch has the same.
         hyperparameters: the names that it reads from the library's own table.
         own: the hyperparameters that are its own, by name, with default, range and meaning.
+        batched: whether TENSOR arithmetic may run on many tensors of one shape at once, under `torch.vmap`: no line
+            asks for a value (`item`, `if x > 0`), and all that is changed in place is a slot or the stage's own.
         reads: names of other stages' slots that its methods also take, after its own.
         sparse: whether an element with zero gradient leaves its state as it is, so that sparse gradients are exact.
         decay: the hyperparameter whose powers bias its average towards zero (dividing by 1 − decayᵗ corrects it), None
@@ -96,6 +98,7 @@ class Stage:
     """
 
     needs: Needs = ELEMENT
+    batched: bool = False
     slots: Mapping[str, Slot] = {}
     hyperparameters: tuple[str, ...] = ()
     own: Mapping[str, Hyperparameter] = {}

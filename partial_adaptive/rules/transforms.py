@@ -42,6 +42,7 @@ class NormalizedGradient(Transform):
     """x/‖x‖: the direction of the gradient alone."""
 
     needs = TENSOR
+    batched = True
     own = {"normalize_gradient": flag(False, meaning="divide each tensor's gradient by its norm, before momentum")}
     breaks = ("linear",)
 
@@ -56,6 +57,7 @@ class AdaptiveClip(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {
         "agc": optional(
             number(0.01, meaning="largest norm of a row's gradient, relative to that of the row; 0: no limit")
@@ -80,6 +82,7 @@ class ClipRMS(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {"d": number(1.0, 1, meaning="largest RMS of the direction")}
     breaks = ("linear",)
 
@@ -91,6 +94,7 @@ class LimitRMS(Transform):
     """x/max(1, RMS(x)/d), d = `clip_rms`: as `ClipRMS`, for any optimizer."""
 
     needs = TENSOR
+    batched = True
     own = {"clip_rms": optional(number(1.0, meaning="largest RMS of a tensor's direction; 0: no limit"))}
     breaks = ("linear", "units")
 
@@ -105,6 +109,7 @@ class ParameterScale(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {"eps": FLOORS}
     breaks = ("position",)
 
@@ -119,6 +124,7 @@ class TrustRatio(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {
         "trust_ratio": optional(
             number(1.0, meaning="factor η of ‖θ‖/‖x‖, by which the direction is multiplied; 0: none")
@@ -161,6 +167,7 @@ class Cautious(Transform):
     """
 
     needs = TENSOR
+    batched = True
     own = {"cautious": flag(False, meaning="leave out what would move against the gradient, and enlarge the rest")}
     breaks = ("linear",)
 

@@ -34,7 +34,8 @@ def test_every_member_beside_its_references(tmp_path):
         mine = {row["optimizer"]: row for row in rows if row["member"] == name}
         ours = [row for label, row in mine.items() if label.startswith(f"{name} ")]
         references = [row for row in mine.values() if row not in ours]
-        assert len(ours) == (3 if member.elementwise else 2) * (2 if name == "padam" else 1)
+        settings = len(steptime.PARTIALS.get(name, [1 / 8])) * len(steptime.VARIANTS.get(name, [{}]))
+        assert len(ours) == (3 if member.elementwise else 2) * settings
         assert any("fused" in row["optimizer"] for row in ours) == member.elementwise
         assert bool(references) == (member.counterpart is not None)
         assert all(row["ms"] > 0 and row["bandwidth %"] > 0 for row in ours)
@@ -188,3 +189,17 @@ def test_what_is_slower_is_said() -> None:
     assert "in its fastest mode: small padam loop 3." in text
     assert "fused" not in text
     assert "in the same mode: none." in steptime.slower(rows[1:])
+
+
+def test_muon_beside_torchs(monkeypatch):
+    """On matrices torch.optim.Muon is beside both ways of taking the power; on vectors it is left out."""
+    pytest.importorskip("torch.optim._muon", reason="torch.optim.Muon came with torch 2.9")
+    monkeypatch.setattr(steptime, "copy_bandwidth", lambda device, rounds: 1e9)
+    monkeypatch.setattr(steptime, "LISTS", {"pair": lambda: [(3, 4), (4, 3)], "vectors": lambda: [(5,)]})
+    rows = steptime.run(torch.device("cpu"), ["pair", "vectors"], ["partial_muon"], 2, None)
+    pair = {row["optimizer"]: row for row in rows if row["list"] == "pair"}
+    assert "torch Muon loop" in pair
+    assert "torch Muon loop" not in {row["optimizer"] for row in rows if row["list"] == "vectors"}
+    for p, way in ((0.5, "eigh"), (0.125, "newton_schulz_bfloat16")):
+        assert pair[f"partial_muon p={p:g} {way} loop"]["vs same mode"] > 0
+        assert pair[f"partial_muon p={p:g} {way} foreach"]["vs fastest"] > 0
