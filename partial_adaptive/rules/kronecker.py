@@ -209,6 +209,7 @@ class Kronecker(SecondMoment, ABC):
     block_size: int | None = 1024
 
     needs = TENSOR
+    batched = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", self._slots(self.cut))
