@@ -103,6 +103,11 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
         ],
     ),
     (
+        "Step size",
+        "The learning rate that belongs to p. [Step size](step-size.md) shows it.",
+        [partial_adaptive.equivalent_lr, partial_adaptive.interpolated_lr],
+    ),
+    (
         "Numbers",
         "Hyperparameters: how they are declared, and what a stage reads of them at a step.",
         [

@@ -4,15 +4,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nearest, number
+from partial_adaptive.rules.interpolation import checked, interpolated_lr
 from partial_adaptive.rules.rule import Recipe
 
 Curve: TypeAlias = Callable[[float, int], float]  # from the start value and t = 1, 2, …, the value at step t
+Rescale: TypeAlias = Callable[[Any, Sequence[float]], Sequence[float]]  # from the groups' new p, their learning rates
 _BETAS = ("beta1", "beta2")
 _BETA = number(0.0, 0, 1, closed=False, meaning="a decay rate")
 _RATIO = number(1.0, 0, 1, meaning="the ratio of two values")
@@ -229,15 +232,24 @@ class Schedule:
     after the optimizer's; whatever else is written there in between is lost. Tensors are filled in place, so that a
     CUDA graph sees it. A group that is added later starts from its own value and goes on at the schedule's t.
 
+    Where p moves, `rescale_lr` moves the learning rate with it: by `equivalent_lr`, so that the update of each group
+    keeps its size, from the gradients that are there when `step` is called; or along known learning rates by exponent,
+    see `interpolated_lr`, in proportion. A curve for lr, and schedulers of torch's that multiply what they find, come
+    on top. While a learning rate is 0 it stays there and nothing is taken note of.
+
     Args:
         optimizer: one of the family; a hyperparameter is scheduled in all of its groups.
+        rescale_lr: `equivalent_lr`, a dict of learning rates by exponent, or any function of the optimizer and the
+            groups' new exponents that gives their learning rates; None for a learning rate that p leaves alone.
         **curves: by name (`lr`, `partial`, `weight_decay`, …, `beta1` and `beta2` for the entries of `betas`), a
             function of the start value and of t = 1, 2, … that gives the value of step t: `Linear`, `Cosine`,
             `Logistic`, `Steps`, `Geometric`, `Inverse`, `InverseSqrt`, `NormCosine` or any other.
 
     Raises:
-        TypeError: for a name that is no numeric hyperparameter of the optimizer, or a curve that cannot be called.
+        TypeError: for a name that is no numeric hyperparameter of the optimizer, a curve that cannot be called, or a
+            `rescale_lr` without a curve for `partial`.
         ValueError: where a curve leaves the range of its hyperparameter, before anything has changed.
+        RuntimeError: where `equivalent_lr` has no gradients to go by, before anything has changed.
 
     Example:
         >>> from partial_adaptive import Geometric, InverseSqrt, Padam, Schedule
@@ -251,18 +263,37 @@ class Schedule:
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]
         (0.05, (0.1125, 0.999))
 
+        From Adam to SGD, each at its own learning rate:
+
+        >>> from partial_adaptive import Linear
+        >>> optimizer = Padam([weight], lr=1e-3, partial=1 / 2)
+        >>> schedule = Schedule(optimizer, partial=Linear(0.0, 3), rescale_lr={0: 1.0, 1 / 2: 1e-3})
+        >>> for _ in range(2):
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> optimizer.param_groups[0]["partial"], round(optimizer.param_groups[0]["lr"], 9)
+        (0.0, 1.0)
+
     Chen, Gu: Padam: Closing the Generalization Gap of Adaptive Gradient Methods, Theorem 4.2.
     """
 
-    def __init__(self, optimizer: Any, **curves: Curve) -> None:
+    def __init__(
+        self, optimizer: Any, *, rescale_lr: Rescale | Mapping[float, float] | None = None, **curves: Curve
+    ) -> None:
         self._optimizer = optimizer
         for name, curve in curves.items():
             _entry(name, optimizer)
             if not callable(curve) or isinstance(curve, type):
                 raise TypeError(f"Schedule: {name} must be a curve, a function of start and t, got {curve!r}")
         self._curves = curves
+        self._rescale = _rescaling(rescale_lr)
+        if self._rescale is not None and "partial" not in curves:
+            raise TypeError(
+                "Schedule: rescale_lr needs a curve for partial, with which the learning rate moves; got none"
+            )
         self._t = 1
         self._starts: list[dict[str, float]] = []
+        self._factors: list[float] = []
         self._apply(1, [])
 
     @property
@@ -275,11 +306,14 @@ class Schedule:
         self._apply(self._t + 1, self._starts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule is, as plain data: t, and the start values of each group. The curves are not in it."""
-        return {"t": self._t, "starts": [dict(start) for start in self._starts]}
+        """Where the schedule is, as plain data, without the curves.
+
+        It is t, and of each group the start values and the factor by which p has moved the learning rate so far.
+        """
+        return {"t": self._t, "starts": [dict(start) for start in self._starts], "factors": [*self._factors]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where another one was.
+        """Go on from where another one was; a learning rate without a curve is the optimizer's to load.
 
         Args:
             state_dict: what `state_dict` of a schedule of the same hyperparameters and groups gave.
@@ -297,10 +331,16 @@ class Schedule:
                 f"Schedule: state_dict must be of {', '.join(sorted(names))} in {count} groups, "
                 f"got {', '.join(theirs)} in {len(starts)}"
             )
-        self._apply(t, starts)
+        self._apply(t, starts, state_dict.get("factors", ()))
 
-    def _apply(self, t: int, starts: Sequence[Mapping[str, float]]) -> None:
-        """Write the values of step t into all groups, once they are known to be allowed."""
+    def _apply(self, t: int, starts: Sequence[Mapping[str, float]], factors: Sequence[float] | None = None) -> None:
+        """Write the values of step t into all groups, once they are known to be allowed.
+
+        Args:
+            t: the step.
+            starts: the start values of the groups that have some.
+            factors: of their learning rates; those so far where None, and the one of the way to this step.
+        """
         groups = self._optimizer.param_groups
         known = [dict(start) for start in starts]
         if len(known) > len(groups):
@@ -312,11 +352,38 @@ class Schedule:
             {name: self._value(name, entries[name], start[name], t, group) for name in self._curves}
             for group, start in zip(groups, known, strict=True)
         ]
+        so_far = [*(self._factors if factors is None else factors)]
+        so_far += [1.0] * (len(groups) - len(so_far))
+        if factors is None and self._rescale is not None:
+            so_far = self._moved(so_far, found, t)
+        for values, factor in zip(found, so_far, strict=True):
+            if "lr" in self._curves:
+                values["lr"] *= factor
         with torch.no_grad():
             for group, values in zip(groups, found, strict=True):
                 for name, value in values.items():
                     _write(group, name, value)
-        self._t, self._starts = t, known
+        self._t, self._starts, self._factors = t, known, so_far
+
+    def _moved(self, factors: Sequence[float], found: Sequence[dict[str, float]], t: int) -> list[float]:
+        """The factors once the learning rates have gone with p; those without a curve are added to what was found."""
+        assert self._rescale is not None
+        groups = self._optimizer.param_groups
+        tensors = [id(group["lr"]) for group in groups if isinstance(group["lr"], Tensor)]
+        if len({*tensors}) < len(tensors):
+            raise ValueError(
+                "Schedule: rescale_lr gives each group its own lr, got one tensor in two; give each a clone"
+            )
+        entry = _entry("lr", self._optimizer)
+        moved = []
+        rates = self._rescale(self._optimizer, [values["partial"] for values in found])
+        for group, values, factor, rate in zip(groups, found, factors, rates, strict=True):
+            if not entry.accepts(entry.convert(rate)):
+                raise ValueError(f"Schedule: lr must be {entry.allowed}, got {rate!r} at step {t}")
+            now = float(group["lr"])
+            moved.append(factor * rate / now if now else factor)
+            values.setdefault("lr", float(rate))
+        return moved
 
     @staticmethod
     def _start(group: Mapping[str, Any], name: str, earlier: Iterable[tuple[Any, Mapping[str, float]]]) -> float:
@@ -333,6 +400,27 @@ class Schedule:
         if not accepted(name, value, entry, group):
             raise ValueError(f"Schedule: {name} must be {entry.allowed}, got {given!r} at step {t}")
         return float(value)
+
+
+def _rescaling(rescale_lr: Any) -> Rescale | None:
+    """What gives the learning rates at new exponents."""
+    if isinstance(rescale_lr, Mapping):
+        return partial(_along, checked(rescale_lr))
+    if rescale_lr is not None and (not callable(rescale_lr) or isinstance(rescale_lr, type)):
+        raise TypeError(
+            "Schedule: rescale_lr must be a function such as equivalent_lr, a dict of learning rates by exponent or "
+            f"None, got {rescale_lr!r}"
+        )
+    return rescale_lr
+
+
+def _along(known: Mapping[float, float], optimizer: Any, partials: Sequence[float]) -> list[float]:
+    """The groups' learning rates at new exponents, in proportion to those that are known."""
+    rates = []
+    for group, p in zip(optimizer.param_groups, partials, strict=True):
+        ratio = interpolated_lr(p, known) / interpolated_lr(float(group["partial"]), known)
+        rates.append(float(group["lr"]) * ratio)
+    return rates
 
 
 def _entry(name: str, optimizer: Any) -> Hyperparameter:
