@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +13,7 @@ from partial_adaptive.rules.hyperparameters import accepted, table_for
 
 _EXACT = 1e-12  # relative; what is left is rounding
 _CLOSE = 1e-5  # of step sizes in float32, as `capturable` has them
+_FAR_BELOW = 2.0**-40
 
 
 def equivalent_lr(
@@ -90,18 +90,16 @@ class _Group:
             return lr
         target = _length(self._strides(now), lr)
         strides = self._strides(float(wanted))
-        reached = _length(strides, lr)
+        found = lr * _FAR_BELOW  # any bound, where the length is proportional to the learning rate
+        reached = _length(strides, found)
         if not (0 < target < math.inf and 0 < reached < math.inf):
             zero = target == 0 or reached == 0
             raise RuntimeError(f"{self._name} has no update to go by: it is {'zero' if zero else 'not finite'}")
-        found, off = lr, math.inf
-        for attempt in count():
-            # Once is enough, unless the step size is bounded.
+        off, before = math.inf, math.nan
+        while off > _EXACT and not off >= before:  # once, unless some of the step sizes are at their bounds
             found *= target / reached
             reached = _length(strides, found)
             before, off = off, abs(reached / target - 1)
-            if off <= _EXACT or off >= before or attempt == 100:
-                break
         if off > _CLOSE:
             raise RuntimeError(
                 f"{self._name} cannot keep its update at partial={float(wanted):g}: its step size is bounded, and the "
