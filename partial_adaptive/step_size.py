@@ -109,7 +109,7 @@ class _Group:
 
     def _strides(self, partial: float) -> list[Stride]:
         """How far the step of each parameter goes at an exponent."""
-        group = {**self._group, "partial": partial, "lr": float(self._group["lr"])}
+        group = {**self._group, "partial": partial}
         rule = self._reader.rule(group)
         params = [param for param in group["params"] if param.grad is not None]
         if not params:

@@ -5,6 +5,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,7 @@ def mesh() -> Iterator[DeviceMesh]:
 
 
 @pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
-@pytest.mark.parametrize("placement", [Shard(0), Replicate()], ids=str)
+@pytest.mark.parametrize("placement", [Shard(0), Replicate()], ids=["shard", "replicate"])
 @pytest.mark.parametrize("name", ["padam", "partial_muon"])
 def test_distributed_parameters(name: str, placement: Any, mesh: DeviceMesh) -> None:
     """Of DTensors, the norm is that of all shards: the same learning rate on each process."""
@@ -191,6 +192,25 @@ def test_distributed_parameters(name: str, placement: Any, mesh: DeviceMesh) -> 
     param.grad = distribute_tensor(plain.grad.clone(), mesh, [placement])
     lrs = [equivalent_lr(maker(name)([one], lr=0.1, partial=1 / 2), 1 / 8) for one in (plain, param)]
     assert lrs[1] == pytest.approx(lrs[0], rel=1e-10)
+
+
+def _on_two(rank: int, path: str) -> None:
+    """One of two processes: half of a parameter each."""
+    dist.init_process_group("gloo", store=dist.FileStore(path, 2), rank=rank, world_size=2)
+    whole = parameters([(5, 3)])[0]
+    param = Parameter(distribute_tensor(whole.detach().clone(), init_device_mesh("cpu", (2,)), [Shard(0)]))
+    param.grad = distribute_tensor(gradient(whole, 0), param.device_mesh, [Shard(0)])
+    whole.grad = gradient(whole, 0)
+    for name in ("padam", "partial_muon"):
+        lrs = [equivalent_lr(maker(name)([one], lr=0.1, partial=1 / 2), 1 / 8) for one in (whole, param)]
+        assert lrs[1] == pytest.approx(lrs[0], rel=1e-10), name
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
+def test_two_processes(tmp_path: Path) -> None:
+    """Both find the learning rate of the whole parameter, of which they have different halves."""
+    torch.multiprocessing.start_processes(_on_two, (str(tmp_path / "store"),), nprocs=2, start_method="spawn")
 
 
 def test_one_exponent_for_each_group() -> None:
