@@ -16,7 +16,7 @@ LAYERS = ("first hidden layer", "second hidden layer", "output")
 RULES: Mapping[str, Callable[[float], float]] = {
     "constant": lambda p: 0.0,
     "width^(−2p)": lambda p: -2 * p,
-    "width^(−1−p)": lambda p: -1 - p,
+    "width^(−p)": lambda p: -p,
 }
 """The exponent of the width in the learning rate."""
 
@@ -61,6 +61,14 @@ def measure(
             shown = tuple(float(change) if math.isfinite(change) else None for change in changes)
             found.append(Coordinates(rule, partial, width, lr, shown))
     return found
+
+
+def gradient(task: Task, width: int, seed: int) -> float:
+    """The RMS of the first gradient of the matrix between the hidden layers."""
+    model, _ = started(task, 0.0, 0.0, width, seed, 1)
+    _, hidden, _ = (layer.weight.grad for layer in model.children() if isinstance(layer, nn.Linear))
+    assert hidden is not None
+    return hidden.square().mean().sqrt().item()
 
 
 def _changes(task: Task, lr: float, partial: float, width: int, seed: int) -> list[float]:

@@ -3,14 +3,14 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
 from benchmarks.width.carry import Carried, Tuned, carry, tuned
-from benchmarks.width.coordinates import Coordinates, measure
+from benchmarks.width.coordinates import Coordinates, gradient, measure
 from benchmarks.width.sweep import Sweep, sweep
 from benchmarks.width.task import available, digits
 from partial_adaptive import interpolated_lr
@@ -25,16 +25,14 @@ GUESSES: Mapping[float, float] = {0.0: 1.0, 1 / 2: 1e-2}  # learning rates by p,
 
 @dataclasses.dataclass(frozen=True)
 class Exponent:
-    """The slope of log(best learning rate) over log(width).
+    """How something goes with the width: the slope of its logarithm over that of the width.
 
     Args:
-        partial: p.
         slope: by least squares, over all widths and seeds.
         low: its 95 % t-interval.
         high: the same.
     """
 
-    partial: float
     slope: float
     low: float
     high: float
@@ -48,6 +46,7 @@ class Record:
         seeds: of all runs.
         steps: of a run at the widths; runs of tasks have their own.
         widths: the sweeps of digits at all widths.
+        gradients: the RMS of the hidden matrix's first gradient, at each width for each seed.
         coordinates: the coordinate check.
         tasks: the sweeps of each task at one width.
         tuned: runs with the best of these.
@@ -58,6 +57,7 @@ class Record:
     seeds: tuple[int, ...]
     steps: int
     widths: tuple[Sweep, ...]
+    gradients: tuple[tuple[float, ...], ...]
     coordinates: tuple[Coordinates, ...]
     tasks: tuple[Sweep, ...]
     tuned: tuple[Tuned, ...]
@@ -75,10 +75,14 @@ class Record:
 
     def exponent(self, partial: float) -> Exponent:
         """How the best learning rate goes with the width."""
-        points = [(math.log10(one.width), log) for one in self.at(partial) for log in one.logs]
-        fit = stats.linregress(*zip(*points, strict=True))
-        half = float(stats.t.ppf(0.975, len(points) - 2)) * float(fit.stderr)
-        return Exponent(partial, float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
+        return _exponent([(one.width, log) for one in self.at(partial) for log in one.logs])
+
+    @property
+    def of_gradient(self) -> Exponent:
+        """How the RMS of the hidden matrix's gradient goes with the width."""
+        sizes = [one.width for one in self.at(self.partials[0])]
+        pairs = zip(sizes, self.gradients, strict=True)
+        return _exponent([(size, math.log10(value)) for size, values in pairs for value in values])
 
     def best(self, task: str) -> dict[float, float]:
         """The best learning rates of a task, by p."""
@@ -88,6 +92,13 @@ class Record:
         """The learning rate for p from those of the two ends."""
         best = self.best(task)
         return interpolated_lr(partial, {p: best[p] for p in (min(best), max(best))})
+
+
+def _exponent(points: Sequence[tuple[int, float]]) -> Exponent:
+    """The slope over pairs of a width and a logarithm."""
+    fit = stats.linregress([math.log10(width) for width, _ in points], [log for _, log in points])
+    half = float(stats.t.ppf(0.975, len(points) - 2)) * float(fit.stderr)
+    return Exponent(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half)
 
 
 def run(environment: Mapping[str, Any], data_dir: Path) -> Record:
@@ -114,7 +125,8 @@ def run(environment: Mapping[str, Any], data_dir: Path) -> Record:
         best += [tuned(one, found, SEEDS) for found in sweeps.values()]
         carried += carry(one, sweeps, SEEDS)
         clock.say(f"{one.name}, carried")
-    parts = tuple(widths), tuple(coordinates), tuple(tasks), tuple(best), tuple(carried)
+    gradients = tuple(tuple(gradient(task, width, seed) for seed in SEEDS) for width in WIDTHS)
+    parts = tuple(widths), gradients, tuple(coordinates), tuple(tasks), tuple(best), tuple(carried)
     return Record(SEEDS, STEPS, *parts, environment)
 
 

@@ -11,7 +11,7 @@ from benchmarks.regret.text import fraction, number
 from benchmarks.report.tables import DASH, Table
 from benchmarks.width.carry import ADAM, AFTER
 from benchmarks.width.coordinates import LAYERS, RULES, Coordinates
-from benchmarks.width.study import Record
+from benchmarks.width.study import Exponent, Record
 
 TITLE = "The learning rate that belongs to p"
 DESCRIPTION = (
@@ -37,18 +37,24 @@ def tables(record: Record) -> list[Table]:
 def widths(record: Record) -> Table:
     """The best learning rates, and how they go with the width."""
     rows = []
+    gradient = record.of_gradient
     for p in record.partials:
-        fit = record.exponent(p)
-        interval = f"{number(fit.slope, '.2f')} [{number(fit.low, '.2f')}, {number(fit.high, '.2f')}]"
         rates = [f"{one.lr:.3g}" for one in record.at(p)]
-        rows.append([fraction(p), *rates, interval, number(-2 * p, "g"), number(-1 - p, "g")])
+        foretold = record.exponent(record.partials[0]).slope + 2 * p * gradient.slope
+        rows.append([fraction(p), *rates, interval(record.exponent(p)), number(foretold, ".2f"), number(-2 * p, ".2f")])
     sizes = [str(one.width) for one in record.at(record.partials[0])]
-    headers = ["p", *(f"α at width {size}" for size in sizes), "exponent [95 %]", "−2p", "−1−p"]
+    headers = ["p", *(f"α at width {size}" for size in sizes), "exponent [95 %]", "e₀ + 2pγ", "−2p"]
     note = (
         f"Digits, {record.steps} steps: the α with the least loss on the training set, a geometric mean over "
-        f"{len(record.seeds)} seeds. The exponent is the slope of log α over log width, with a t-interval."
+        f"{len(record.seeds)} seeds. The exponent is the slope of log α over log width, with a t-interval. "
+        f"e₀ is that of p = 0, γ = {interval(gradient)} that of the RMS of the hidden matrix's first gradient."
     )
     return Table("The best learning rate by width", headers, rows, [note], headline=True)
+
+
+def interval(fit: Exponent) -> str:
+    """An exponent with its interval."""
+    return f"{number(fit.slope, '.2f')} [{number(fit.low, '.2f')}, {number(fit.high, '.2f')}]"
 
 
 def carried(record: Record) -> Table:

@@ -60,9 +60,10 @@ def test_a_search_without_an_end_is_given_up():
 
 def test_exponents_of_the_width():
     """The slope and its t-interval: exact for exact powers, and of the textbook's width for scattered ones."""
-    record = study.Record(
-        (0, 1), 5, tuple(of([1 - math.log10(w)] * 2, w, 0.25) for w in (16, 64, 256)), (), (), (), (), {}
-    )
+    sweeps = tuple(of([1 - math.log10(width)] * 2, width, 0.25) for width in (16, 64, 256))
+    gradients = tuple((width**-0.5,) * 2 for width in (16, 64, 256))
+    record = study.Record((0, 1), 5, sweeps, gradients, (), (), (), (), {})
+    assert record.of_gradient.slope == pytest.approx(-0.5, abs=1e-9)
     fit = record.exponent(0.25)
     assert (fit.slope, fit.low, fit.high) == pytest.approx((-1, -1, -1), abs=1e-9)
     scattered = dataclasses.replace(
@@ -94,7 +95,7 @@ def test_the_coordinate_check_changes_one_thing(digits):
     found = coordinates.measure(digits, 1 / 8, (4, 0.1), (4, 16), (0,))
     lrs = {(one.rule, one.width): one.lr for one in found}
     assert [lrs[rule, 4] for rule in coordinates.RULES] == pytest.approx([0.1] * 3)
-    assert [lrs[rule, 16] for rule in coordinates.RULES] == pytest.approx([0.1, 0.1 * 4**-0.25, 0.1 * 4**-1.125])
+    assert [lrs[rule, 16] for rule in coordinates.RULES] == pytest.approx([0.1, 0.1 * 4**-0.25, 0.1 * 4**-0.125])
     assert len({one.changes for one in found if one.width == 4}) == 1
     assert all(len(one.changes) == len(coordinates.LAYERS) for one in found)
     assert {one.changes for one in coordinates.measure(digits, 0.0, (4, 0.0), (4,), (0,))} == {(0.0, 0.0, 0.0)}
