@@ -9,7 +9,7 @@ from torch import Tensor
 from partial_adaptive.execution.scales import Stride, stride_of
 from partial_adaptive.execution.settings import Reader
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import accepted, table_for
+from partial_adaptive.rules.hyperparameters import accepted, as_float, table_for
 
 _EXACT = 1e-12  # relative; what is left is rounding
 _CLOSE = 1e-5  # of step sizes in float32, as `capturable` has them
@@ -85,11 +85,11 @@ class _Group:
         wanted = entry.convert(partial)
         if not accepted("partial", wanted, entry, self._group):
             raise ValueError(f"{self._name}: partial must be {entry.allowed}, got {partial!r}")
-        lr, now = float(self._group["lr"]), float(self._group["partial"])
-        if float(wanted) == now or lr == 0:
+        p, now, lr = (as_float(value) for value in (wanted, self._group["partial"], self._group["lr"]))
+        if p == now or lr == 0:
             return lr
         target = _length(self._strides(now), lr)
-        strides = self._strides(float(wanted))
+        strides = self._strides(p)
         found = lr * _FAR_BELOW  # any bound, where the length is proportional to the learning rate
         reached = _length(strides, found)
         if not (0 < target < math.inf and 0 < reached < math.inf):
@@ -102,7 +102,7 @@ class _Group:
             before, off = off, abs(reached / target - 1)
         if off > _CLOSE:
             raise RuntimeError(
-                f"{self._name} cannot keep its update at partial={float(wanted):g}: its step size is bounded, and the "
+                f"{self._name} cannot keep its update at partial={p:g}: its step size is bounded, and the "
                 f"update at most {reached / target:.3g} of what it is now"
             )
         return found

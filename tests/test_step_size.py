@@ -98,6 +98,17 @@ def test_every_mode(name: str, mode: dict[str, Any]) -> None:
     assert equivalent_lr(optimizer, 1 / 8) == pytest.approx(expected, rel=tolerance)
 
 
+def test_numbers_that_require_gradients() -> None:
+    """A learning rate and a p that are learned themselves are looked at and left alone."""
+    lr, partial, new = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (1e-2, 1 / 2, 1 / 8))
+    learned = trained("padam", partial, steps=0, lr=lr, differentiable=True)
+    assert equivalent_lr(learned, new) == equivalent_lr(trained("padam", 1 / 2, steps=0, lr=1e-2), 1 / 8)
+    schedule = Schedule(learned, partial=Linear(1 / 8, 2), rescale_lr=equivalent_lr)
+    with torch.no_grad():
+        schedule.step()
+    assert (learned.param_groups[0]["lr"] is lr, lr.grad) == (True, None)
+
+
 @pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"maximize": True}, {"beyond_half": True}], ids=str)
 @pytest.mark.parametrize("name", pa.MEMBERS)
 def test_options(name: str, options: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from partial_adaptive.execution.backend import Unit
 from partial_adaptive.execution.staging import Row, decoded, local, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
-from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter
+from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.second_moments import Null, Quotient
 from partial_adaptive.rules.stage import Needs
@@ -56,7 +56,7 @@ class Stride:
         """The Euclidean norm of what the step subtracts at this learning rate; decay of the parameter is not in it."""
         hyper = copy.copy(self.hyper)
         vars(hyper)["lr"] = lr
-        return self.norm * float(self.rule.step_size(hyper))
+        return self.norm * as_float(self.rule.step_size(hyper))
 
 
 def stride_of(

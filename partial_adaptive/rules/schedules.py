@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nearest, number
+from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, as_float, nearest, number
 from partial_adaptive.rules.interpolation import checked, interpolated_lr
 from partial_adaptive.rules.rule import Recipe
 
@@ -380,9 +380,9 @@ class Schedule:
         for group, values, factor, rate in zip(groups, found, factors, rates, strict=True):
             if not entry.accepts(entry.convert(rate)):
                 raise ValueError(f"Schedule: lr must be {entry.allowed}, got {rate!r} at step {t}")
-            now = float(group["lr"])
-            moved.append(factor * rate / now if now else factor)
-            values.setdefault("lr", float(rate))
+            now = as_float(group["lr"])
+            moved.append(factor * as_float(rate) / now if now else factor)
+            values.setdefault("lr", as_float(rate))
         return moved
 
     @staticmethod
@@ -392,7 +392,7 @@ class Schedule:
         shared = (
             start[name] for other, start in earlier if isinstance(value, Tensor) and _entry_of(other, name) is value
         )
-        return next(shared, float(value.item() if isinstance(value, Tensor) else value))
+        return next(shared, as_float(value))
 
     def _value(self, name: str, entry: Hyperparameter, start: float, t: int, group: Mapping[str, Any]) -> float:
         given = self._curves[name](start, t)
@@ -418,8 +418,8 @@ def _along(known: Mapping[float, float], optimizer: Any, partials: Sequence[floa
     """The groups' learning rates at new exponents, in proportion to those that are known."""
     rates = []
     for group, p in zip(optimizer.param_groups, partials, strict=True):
-        ratio = interpolated_lr(p, known) / interpolated_lr(float(group["partial"]), known)
-        rates.append(float(group["lr"]) * ratio)
+        ratio = interpolated_lr(p, known) / interpolated_lr(as_float(group["partial"]), known)
+        rates.append(as_float(group["lr"]) * ratio)
     return rates
 
 
