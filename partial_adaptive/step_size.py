@@ -9,7 +9,7 @@ from torch import Tensor
 from partial_adaptive.execution.scales import Stride, stride_of
 from partial_adaptive.execution.settings import Reader
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import accepted, as_float, table_for
+from partial_adaptive.rules.hyperparameters import accepted, as_float
 
 _EXACT = 1e-12  # relative; what is left is rounding
 _CLOSE = 1e-5  # of step sizes in float32, as `capturable` has them
@@ -72,11 +72,11 @@ class _Group:
     """
 
     def __init__(self, optimizer: PartialAdaptiveOptimizer, index: int) -> None:
-        recipe = optimizer.recipe
-        self._name = f"equivalent_lr: param group {index} of {type(optimizer).__name__}"
         self._group: dict[str, Any] = optimizer.param_groups[index]
-        self._table = table_for(recipe.hyperparameters, recipe.own)
-        self._reader = Reader(type(optimizer).__name__, recipe, self._table)
+        recipe = optimizer.recipe_of(self._group)
+        self._name = f"equivalent_lr: param group {index} of {recipe.owner}"
+        self._table = recipe.table
+        self._reader = Reader(optimizer.recipe_of)
         self._state = optimizer.state
 
     def lr(self, partial: Any) -> float:

@@ -109,7 +109,17 @@ def test_numbers_that_require_gradients() -> None:
     assert (learned.param_groups[0]["lr"] is lr, lr.grad) == (True, None)
 
 
-@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"maximize": True}, {"beyond_half": True}], ids=str)
+OPTIONS: list[dict[str, Any]] = [
+    {"weight_decay": 0.1},
+    {"maximize": True},
+    {"beyond_half": True},
+    {"normalize_gradient": True, "momentum_after": 0.9},
+    {"agc": 0.1, "cautious": True},
+    {"trust_ratio": 1.0, "clip_rms": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", pa.MEMBERS)
 def test_options(name: str, options: dict[str, Any]) -> None:
     """Decay through the gradient is part of the update, and so is what else the rule does; p may be beyond a half."""
@@ -233,6 +243,17 @@ def test_one_exponent_for_each_group() -> None:
         equivalent_lr(optimizer, 0)[0],
         equivalent_lr(optimizer, np.float64(0.25))[1],
     ]
+
+
+def test_groups_of_other_members() -> None:
+    """A group that names a member gets the learning rate that belongs to it there."""
+    both = Padam([{"params": values(parameters())}, {"params": values(parameters()), "member": "partial_sign"}], lr=0.1)
+    alone = [maker(name)(values(parameters())) for name in ("padam", "partial_sign")]
+    alone[0].param_groups[0]["lr"] = 0.1
+    for optimizer in (both, *alone):
+        for i, param in enumerate(params_of(optimizer)):
+            param.grad = gradient(param, 0, i % len(parameters()))
+    assert equivalent_lr(both, 1 / 2) == [equivalent_lr(one, 1 / 2)[0] for one in alone]
 
 
 def test_parameters_without_gradients_are_left_out() -> None:
