@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,6 +120,36 @@ def test_tasks_without_data_are_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(task, "fashion", unavailable)
     assert [one.name for one in task.available(tmp_path)] == ["digits", "text"]
     assert "left out: no network" in capsys.readouterr().out
+
+
+RECORD = Path(__file__).parents[2] / "docs" / "width.json"
+
+
+def test_what_the_page_says_of_carried_learning_rates():
+    """On record: within 1.5 after ten steps, 1.2 after a hundred, accurate to a point; interpolated within 1.3."""
+    record = load(study.Record, RECORD, "")
+    assert {one.task for one in record.tuned} >= {"digits", "text"}
+    accuracy = {(one.task, one.partial): one.accuracy for one in record.tuned}
+    for one in record.carried:
+        ratio = one.lr / record.best(one.task)[one.partial]
+        assert abs(math.log(ratio)) < math.log({1: 4.7, 10: 1.5, 100: 1.2}[one.steps])
+        if one.steps > 1:
+            assert abs(one.accuracy - accuracy[one.task, one.partial]) < 1.05
+    for one in record.tuned:
+        assert abs(math.log(record.interpolated(one.task, one.partial) / one.lr)) < math.log(1.31)
+
+
+def test_what_the_page_says_of_the_width():
+    """On record: −2p is outside the intervals of p = 1/4 and 1/2, e₀ + 2pγ inside all; and how much less moves."""
+    record = load(study.Record, RECORD, "")
+    assert record.partials == study.PARTIALS
+    for p in (1 / 4, 1 / 2):
+        assert record.exponent(p).low > -2 * p
+    for p in record.partials:
+        fit = record.exponent(p)
+        assert fit.low < record.exponent(0.0).slope + 2 * p * record.of_gradient.slope < fit.high
+    narrow, *_, wide = study_report.points_of(record, "width^(−2p)", 1 / 2)
+    assert narrow.changes[0] / wide.changes[0] == pytest.approx(12, abs=0.5)
 
 
 @pytest.fixture
