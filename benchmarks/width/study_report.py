@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.regret import publish
 from benchmarks.regret.publish import COLOURS, GREY
@@ -41,7 +41,9 @@ def widths(record: Record) -> Table:
     for p in record.partials:
         rates = [f"{one.lr:.3g}" for one in record.at(p)]
         foretold = record.exponent(record.partials[0]).slope + 2 * p * gradient.slope
-        rows.append([fraction(p), *rates, interval(record.exponent(p)), number(foretold, ".2f"), number(-2 * p, ".2f")])
+        rows.append(
+            [fraction(p), *rates, interval(record.exponent(p)), number(foretold, ".2f"), number(-2 * p + 0.0, ".2f")]
+        )
     sizes = [str(one.width) for one in record.at(record.partials[0])]
     headers = ["p", *(f"α at width {size}" for size in sizes), "exponent [95 %]", "e₀ + 2pγ", "−2p"]
     note = (
@@ -152,6 +154,9 @@ def check(record: Record) -> Any:
             axis.set(xscale="log", yscale="log")
             axis.set_xticks(sizes, [str(size) for size in sizes])
             axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
             if i == 0:
                 axis.set_title("α constant" if rule == "constant" else f"α ∝ {rule}")
             if i == len(LAYERS) - 1:
@@ -169,13 +174,11 @@ def carried_figure(record: Record) -> Any:
         tuned = record.best(task)
         axis.plot(list(tuned), list(tuned.values()), "o", color=COLOURS[0], label="tuned", zorder=3)
         ends = [min(tuned), max(tuned)]
-        axis.plot(ends, [tuned[p] for p in ends], "--", color=GREY, label="interpolated between the ends")
+        axis.plot(ends, [tuned[p] for p in ends], "--", color=GREY, label="interpolated")
         for steps, colour in zip(AFTER, COLOURS[1:], strict=True):
             found = {one.partial: one.lr for one in record.carried if (one.task, one.steps) == (task, steps)}
             found[ADAM] = tuned[ADAM]
-            axis.plot(
-                list(found), list(found.values()), "-", color=colour, label=f"carried after {steps} steps of Adam"
-            )
+            axis.plot(list(found), list(found.values()), "-", color=colour, label=f"carried after {steps}")
         axis.set(yscale="log", xlabel="p", title=task)
         axis.set_xticks(list(tuned), [fraction(p) for p in tuned])
     axes[0].set_ylabel("learning rate α")

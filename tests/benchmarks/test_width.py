@@ -133,8 +133,8 @@ def test_what_the_page_says_of_carried_learning_rates():
     for one in record.carried:
         ratio = one.lr / record.best(one.task)[one.partial]
         assert abs(math.log(ratio)) < math.log({1: 4.7, 10: 1.5, 100: 1.2}[one.steps])
-        if one.steps > 1:
-            assert abs(one.accuracy - accuracy[one.task, one.partial]) < 1.05
+        if one.steps == 100:
+            assert abs(one.accuracy - accuracy[one.task, one.partial]) < 1
     for one in record.tuned:
         assert abs(math.log(record.interpolated(one.task, one.partial) / one.lr)) < math.log(1.31)
 
