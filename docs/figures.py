@@ -18,6 +18,8 @@ from benchmarks.models.small import mlp
 from benchmarks.regret import counterexample, counterexample_report, study, study_report
 from benchmarks.regret.record import load as load_record
 from benchmarks.report import figures as report
+from benchmarks.width import study as width
+from benchmarks.width import study_report as width_report
 from partial_adaptive import Constraint, Geometric, InverseSqrt, Padam, Schedule, Simplex
 
 HERE = Path(__file__).parent
@@ -53,6 +55,9 @@ def main() -> None:
     save("regret", study_report.figures(regret)["bound"])
     examples = load_record(counterexample.Record, HERE / "counterexample.json", "")
     save("counter-example", counterexample_report.figures(examples)["critical"])
+    rates = load_record(width.Record, HERE / "width.json", "")
+    for name, figure in width_report.figures(rates).items():
+        save(f"width-{name}", figure)
 
 
 def save(name: str, figure: Figure) -> None:

@@ -3,7 +3,8 @@
 It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of hyperparameters,
 ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
 ``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the code generator,
-``elementwise`` from what stands in for a tensor, and ``quick`` from the results store at DIR, if it is given.
+``elementwise`` from what stands in for a tensor, ``regret``, ``width`` and ``carried`` from the records beside the
+pages, and ``quick`` from the results store at DIR, if it is given.
 """
 
 import argparse
@@ -104,6 +105,11 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
         ],
     ),
     (
+        "Step size",
+        "The learning rate that belongs to p. [Step size](step-size.md) shows it.",
+        [partial_adaptive.equivalent_lr, partial_adaptive.interpolated_lr],
+    ),
+    (
         "Numbers",
         "Hyperparameters: how they are declared, and what a stage reads of them at a step.",
         [
@@ -146,6 +152,7 @@ def current() -> dict[str, str]:
         "kernel": kernel(),
         "elementwise": elementwise(),
         "regret": regret(),
+        **step_sizes(),
     }
 
 
@@ -234,6 +241,21 @@ def regret() -> str:
         f"which nobody can exceed. `python -m benchmarks run regret`, torch {record.environment['torch']}."
     )
     return f"{table}\n{textwrap.fill(note, 119)}\n"
+
+
+def step_sizes() -> dict[str, str]:
+    """The learning rates of the study `width` on record: by the width, and carried from Adam's."""
+    from benchmarks.regret.record import load
+    from benchmarks.width import study_report
+    from benchmarks.width.study import Record
+
+    record = load(Record, ROOT / "docs" / "width.json", "`python -m benchmarks run width` makes it")
+    made = f"`python -m benchmarks run width`, torch {record.environment['torch']}."
+    tables = {"width": study_report.widths(record), "carried": study_report.carried(record)}
+    return {
+        name: f"{_table(table.headers, table.rows)}\n{textwrap.fill(' '.join((*table.notes, made)), 119)}\n"
+        for name, table in tables.items()
+    }
 
 
 def kernel() -> str:

@@ -22,6 +22,7 @@ from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.param_groups import describe_groups, param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
+from partial_adaptive.rules.interpolation import interpolated_lr
 from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Simplex
@@ -39,6 +40,7 @@ from partial_adaptive.rules.schedules import (
 )
 from partial_adaptive.rules.second_moments import Estimator, SecondMoment
 from partial_adaptive.rules.stage import ELEMENT, TENSOR, Needs, Slot, Switch, Tensors, Transform
+from partial_adaptive.step_size import equivalent_lr
 
 __version__ = "0.2.0"
 
@@ -95,7 +97,9 @@ __all__ = [
     "choice",
     "create",
     "describe_groups",
+    "equivalent_lr",
     "flag",
+    "interpolated_lr",
     "number",
     "param_groups",
     "whole",

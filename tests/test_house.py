@@ -25,8 +25,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "members": ("rules", "optimizer"),
     "registry": ("rules", "optimizer", "members"),
     "param_groups": (),
+    "step_size": ("rules", "execution", "optimizer"),
     "testing": ("rules", "execution", "optimizer", "members", "registry"),
-    "": ("rules", "optimizer", "members", "registry", "param_groups"),
+    "": ("rules", "optimizer", "members", "registry", "param_groups", "step_size"),
 }
 # Instantiated and inherited from: the base class is for whoever brings stages of their own.
 CONCRETE_BASES = {"PartialAdaptiveOptimizer"}

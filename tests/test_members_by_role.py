@@ -175,6 +175,18 @@ def test_a_schedule_of_what_one_member_has() -> None:
     assert (muon["momentum"], adam["betas"][0]) == (0.5, 0.0)
     with pytest.raises(TypeError, match="PartialAdam has no numeric hyperparameter 'rho'"):
         pa.Schedule(optimizer, rho=pa.Linear(0.0, 3))
+    with pytest.raises(ValueError, match="agc must be a number in every group to be scheduled, got None"):
+        pa.Schedule(optimizer, agc=pa.Linear(0.0, 3))
+
+
+def test_a_schedule_of_betas_in_tensors() -> None:
+    """Groups that hold tensors start from their own, whether or not the groups before have that number."""
+    ours = values(parameters(SHAPES))
+    optimizer = mixed("partial_muon", ours, capturable=True)
+    optimizer.param_groups[1]["betas"] = (torch.tensor(0.8), torch.tensor(0.9))
+    schedule = pa.Schedule(optimizer, beta1=pa.Linear(0.4, 3))
+    schedule.step()
+    torch.testing.assert_close(optimizer.param_groups[1]["betas"][0], torch.tensor(0.6))
 
 
 def test_defaults_are_the_members() -> None:

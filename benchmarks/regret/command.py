@@ -1,4 +1,4 @@
-"""What the command line needs of the two studies: their names, how to run them, and how to report on them."""
+"""What the command line needs of the studies that are one run each: names, how to run and to report on them."""
 
 import argparse
 import importlib.metadata
@@ -15,6 +15,7 @@ from benchmarks.study import StudyError
 TITLES = {
     "regret": "Algorithm 1 on six convex problems: its regret beside the bound of Theorem 4.2 (a minute)",
     "counterexample": "Reddi, Kale and Kumar's counter-examples to Adam, at every p (half a minute)",
+    "width": "The learning rate that belongs to p, by width, and carried from Adam's (ten minutes)",
 }
 """The studies that are not made of training runs, by name."""
 
@@ -28,6 +29,7 @@ _MEANINGLESS = {
     "force": False,
     "data_dir": Path("data"),
 }
+_WITH_DATA = ("width",)  # their `run` takes the folder of the data sets
 
 
 def run(options: argparse.Namespace) -> None:
@@ -38,6 +40,8 @@ def run(options: argparse.Namespace) -> None:
     """
     name = options.study
     for option, default in _MEANINGLESS.items():
+        if option == "data_dir" and name in _WITH_DATA:
+            continue
         if getattr(options, option) != default:
             said = f"--{option.replace('_', '-')}"
             raise StudyError(f"{said} means nothing to {name}: it is one short run on fixed data, always done anew")
@@ -51,7 +55,8 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads or 1)
     try:
         versions = {package: importlib.metadata.version(package) for package in ("numpy", "scipy", "scikit-learn")}
-        record = study.run(describe(torch.device("cpu")) | versions)
+        folder = (options.data_dir,) if name in _WITH_DATA else ()
+        record = study.run(describe(torch.device("cpu")) | versions, *folder)
     finally:
         torch.set_num_threads(threads)
 
@@ -90,6 +95,11 @@ def _modules(name: str) -> tuple[ModuleType, ModuleType]:
             from benchmarks.regret import study, study_report
 
             return study, study_report
+        if name == "width":
+            from benchmarks.width import study as width
+            from benchmarks.width import study_report as width_report
+
+            return width, width_report
         from benchmarks.regret import counterexample, counterexample_report
 
         return counterexample, counterexample_report

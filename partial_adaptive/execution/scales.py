@@ -1,6 +1,9 @@
-"""A look at what the next step would divide by."""
+"""A look at what the next step would do, on copies: by what it would divide, and how far it would go."""
 
+import copy
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +12,10 @@ from torch import Tensor
 from partial_adaptive.execution.backend import Unit
 from partial_adaptive.execution.staging import Row, decoded, local, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
-from partial_adaptive.rules.hyperparameters import Hyperparameter
+from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
 from partial_adaptive.rules.rule import Rule
-from partial_adaptive.rules.second_moments import Null
+from partial_adaptive.rules.second_moments import Null, Quotient
+from partial_adaptive.rules.stage import Needs
 
 
 def scale_of(
@@ -29,14 +33,76 @@ def scale_of(
     if param.grad is None or isinstance(rule.second_moment, Null):
         return None
     with torch.no_grad():
-        copied = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
-        copied |= additions(copied, param, group, rule)
-        unit = Unit(rule, group, table, [param], [copied], {}, [[0]])
-        for counter in unit.counters():
-            advance([counter])
-        grad = settled(local(param.grad.to_dense() if param.grad.is_sparse else param.grad))
-        row = Row(local(param), grad, {name: local(copied[name]) for name in entries(rule, param)})
-        row, _ = decoded(rule, param, row)
-        ((staged, _),) = pieces(row, split=False)
-        scale = rule.scale(staged.param, staged.grad, unit.hyper([0]), staged.slots)
-        return None if scale is None else scale.expand(staged.param.shape)
+        row, hyper = _next(param, group, table, state, rule, whole=False)
+        scale = rule.scale(row.param, row.grad, hyper, row.slots)
+        return None if scale is None else scale.expand(row.param.shape)
+
+
+@dataclass(frozen=True)
+class Stride:
+    """How far a parameter's next step goes.
+
+    Args:
+        rule: the rule of the step.
+        hyper: its numbers.
+        norm: the Euclidean norm of the direction.
+    """
+
+    rule: Rule
+    hyper: Hyper
+    norm: float
+
+    def length(self, lr: float) -> float:
+        """The Euclidean norm of what the step subtracts at this learning rate; decay of the parameter is not in it."""
+        hyper = copy.copy(self.hyper)
+        vars(hyper)["lr"] = lr
+        return self.norm * as_float(self.rule.step_size(hyper))
+
+
+def stride_of(
+    param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
+) -> Stride:
+    """How far the next step of a parameter that has a gradient goes; see `scale_of` for the arguments."""
+    with torch.no_grad():
+        row, hyper = _next(param, group, table, state, rule, whole=rule.needs is Needs.TENSOR)
+        direction, _ = rule.direction(row.param, row.grad, hyper, row.slots)
+        x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
+        # Squares of float32 leave its range long before the step does.
+        square = x.to(torch.float32 if x.device.type == "mps" else torch.float64).square().sum()
+        return Stride(rule, hyper, math.sqrt(_total(square, param).item()))
+
+
+def _next(
+    param: Tensor,
+    group: Mapping[str, Any],
+    table: Mapping[str, Hyperparameter],
+    state: State,
+    rule: Rule,
+    *,
+    whole: bool,
+) -> tuple[Row, Hyper]:
+    """Copies of a parameter's tensors as its next step sees them, whole or what is here of them, and its numbers."""
+    assert param.grad is not None
+    copied = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
+    copied |= additions(copied, param, group, rule)
+    unit = Unit(rule, group, table, [param], [copied], {}, [[0]])
+    for counter in unit.counters():
+        advance([counter])
+    grad = param.grad.to_dense() if param.grad.is_sparse else param.grad
+    here = (lambda tensor: tensor) if whole else local
+    row = Row(here(param), settled(here(grad)), {name: here(copied[name]) for name in entries(rule, param)})
+    row, _ = decoded(rule, param, row)
+    ((staged, _),) = pieces(row, split=False)
+    return staged, unit.hyper([0])
+
+
+def _total(square: Any, param: Any) -> Any:
+    """The sum of a number over the shards of a distributed parameter; of any other itself."""
+    if not hasattr(param, "placements"):
+        return square
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    if not isinstance(square, DTensor):
+        parts = [Partial() if placement.is_shard() else Replicate() for placement in param.placements]
+        square = DTensor.from_local(square, param.device_mesh, parts)
+    return square.full_tensor()

@@ -275,7 +275,12 @@ def accepted(name: str, value: Any, entry: Hyperparameter, group: Mapping[str, A
     """Whether a param group may have this value of a hyperparameter."""
     if name != "partial" or group["beyond_half"] or not entry.accepts(value):
         return entry.accepts(value)
-    return bool((value.item() if isinstance(value, Tensor) else value) <= 0.5)
+    return as_float(value) <= 0.5
+
+
+def as_float(value: Any) -> float:
+    """A number of a param group, which may be a tensor, as Python has it."""
+    return float(value.item() if isinstance(value, Tensor) else value)
 
 
 def _elements(value: Any) -> Iterable[Any]:

@@ -64,13 +64,18 @@ class Rule:
         hyper = Hyper(group, step, age, (self.momentum.decay, self.second_moment.decay))
         if scalars:
             vars(hyper).update(self.momentum.numbers(hyper, *scalars))
-        hyper.step_size = self.momentum.step_size(hyper)
-        if not self.after:
-            hyper.step_size = hyper.step_size / hyper.correction1
+        hyper.step_size = self.step_size(hyper)
         return hyper
 
-    def update(self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]) -> None:
-        """Take one step: change `param` and its state, in place, and leave `grad` as it is."""
+    def step_size(self, hyper: Hyper) -> Any:
+        """The factor of the direction in a step."""
+        size = self.momentum.step_size(hyper)
+        return size if self.after else size / hyper.correction1
+
+    def direction(
+        self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]
+    ) -> tuple[Tensor | Quotient, Any]:
+        """What a step subtracts a multiple of, and s^(2p) where it divides by that; the state changes, in place."""
         grad, numerator = self._numerator(param, grad, hyper, state)
         direction = self.second_moment.divide(numerator, grad, hyper, *self._of(self.second_moment, state))
         weights = direction.denominator if isinstance(direction, Quotient) else None
@@ -84,6 +89,11 @@ class Rule:
             tensors = Tensors(param, grad, numerator)
             for stage in self.after:
                 direction = self._applied(stage, direction, hyper, tensors, state)
+        return direction, weights
+
+    def update(self, param: Tensor, grad: Tensor, hyper: Hyper, state: Mapping[str, Any]) -> None:
+        """Take one step: change `param` and its state, in place, and leave `grad` as it is."""
+        direction, weights = self.direction(param, grad, hyper, state)
         if hyper.has_decay and hyper.decoupled_weight_decay and not any(stage.decays for stage in self.after):
             if hyper.cautious_weight_decay:
                 direction = direction.divided() if isinstance(direction, Quotient) else direction

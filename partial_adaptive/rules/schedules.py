@@ -4,15 +4,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, nearest, number
+from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, as_float, nearest, number
+from partial_adaptive.rules.interpolation import checked, interpolated_lr
 from partial_adaptive.rules.rule import Recipe
 
 Curve: TypeAlias = Callable[[float, int], float]  # from the start value and t = 1, 2, …, the value at step t
+Rescale: TypeAlias = Callable[[Any, Sequence[float]], Sequence[float]]  # from the groups' new p, their learning rates
 _BETAS = ("beta1", "beta2")
 _BETA = number(0.0, 0, 1, closed=False, meaning="a decay rate")
 _RATIO = number(1.0, 0, 1, meaning="the ratio of two values")
@@ -275,15 +278,24 @@ class Schedule:
     after the optimizer's; whatever else is written there in between is lost. Tensors are filled in place, so that a
     CUDA graph sees it. A group that is added later starts from its own value and goes on at the schedule's t.
 
+    Where p moves, `rescale_lr` moves the learning rate with it: by `equivalent_lr`, so that the update of each group
+    keeps its size, from the gradients that are there when `step` is called; or along known learning rates by exponent,
+    see `interpolated_lr`, in proportion. A curve for lr, and schedulers of torch's that multiply what they find, come
+    on top. While a learning rate is 0 it stays there and nothing is taken note of.
+
     Args:
-        optimizer: one of the family; a hyperparameter is scheduled in all of its groups.
+        optimizer: one of the family; a hyperparameter is scheduled in all of its groups whose member has it.
+        rescale_lr: `equivalent_lr`, a dict of learning rates by exponent, or any function of the optimizer and the
+            groups' new exponents that gives their learning rates; None for a learning rate that p leaves alone.
         **curves: by name (`lr`, `partial`, `weight_decay`, …, `beta1` and `beta2` for the entries of `betas`), a
             function of the start value and of t = 1, 2, … that gives the value of step t: `Linear`, `Cosine`,
             `Logistic`, `Steps`, `Geometric`, `Inverse`, `InverseSqrt`, `LPSGDM`, `DynMuon` or any other.
 
     Raises:
-        TypeError: for a name that is no numeric hyperparameter of the optimizer, or a curve that cannot be called.
+        TypeError: for a name that is no numeric hyperparameter of the optimizer, a curve that cannot be called, or a
+            `rescale_lr` without a curve for `partial`.
         ValueError: where a curve leaves the range of its hyperparameter, before anything has changed.
+        RuntimeError: where `equivalent_lr` has no gradients to go by, before anything has changed.
 
     Example:
         >>> from partial_adaptive import Geometric, InverseSqrt, Padam, Schedule
@@ -297,18 +309,43 @@ class Schedule:
         >>> optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]
         (0.05, (0.1125, 0.999))
 
+        From Adam to SGD, each at its own learning rate:
+
+        >>> from partial_adaptive import Linear
+        >>> optimizer = Padam([weight], lr=1e-3, partial=1 / 2)
+        >>> schedule = Schedule(optimizer, partial=Linear(0.0, 3), rescale_lr={0: 1.0, 1 / 2: 1e-3})
+        >>> for _ in range(2):
+        ...     optimizer.step()
+        ...     schedule.step()
+        >>> optimizer.param_groups[0]["partial"], round(optimizer.param_groups[0]["lr"], 9)
+        (0.0, 1.0)
+
     Chen, Gu: Padam: Closing the Generalization Gap of Adaptive Gradient Methods, Theorem 4.2.
     """
 
-    def __init__(self, optimizer: Any, **curves: Curve) -> None:
+    def __init__(
+        self, optimizer: Any, *, rescale_lr: Rescale | Mapping[float, float] | None = None, **curves: Curve
+    ) -> None:
         self._optimizer = optimizer
+        known = _numeric(optimizer)
         for name, curve in curves.items():
-            _entry(name, optimizer)
+            if not any(name in of_group for of_group in known):
+                own = known[-1]
+                raise TypeError(
+                    f"Schedule: {type(optimizer).__name__} has no numeric hyperparameter {name!r}{nearest(name, own)}; "
+                    f"it has {', '.join(own)}"
+                )
             if not callable(curve) or isinstance(curve, type):
                 raise TypeError(f"Schedule: {name} must be a curve, a function of start and t, got {curve!r}")
         self._curves = curves
+        self._rescale = _rescaling(rescale_lr)
+        if self._rescale is not None and "partial" not in curves:
+            raise TypeError(
+                "Schedule: rescale_lr needs a curve for partial, with which the learning rate moves; got none"
+            )
         self._t = 1
         self._starts: list[dict[str, float]] = []
+        self._factors: list[float] = []
         self._apply(1, [])
 
     @property
@@ -321,11 +358,14 @@ class Schedule:
         self._apply(self._t + 1, self._starts)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the schedule is, as plain data: t, and the start values of each group. The curves are not in it."""
-        return {"t": self._t, "starts": [dict(start) for start in self._starts]}
+        """Where the schedule is, as plain data, without the curves.
+
+        It is t, and of each group the start values and the factor by which p has moved the learning rate so far.
+        """
+        return {"t": self._t, "starts": [dict(start) for start in self._starts], "factors": [*self._factors]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where another one was.
+        """Go on from where another one was; a learning rate without a curve is the optimizer's to load.
 
         Args:
             state_dict: what `state_dict` of a schedule of the same hyperparameters and groups gave.
@@ -336,42 +376,80 @@ class Schedule:
         t, starts = state_dict.get("t"), [dict(start) for start in state_dict.get("starts", ())]
         if type(t) is not int or t < 1:
             raise ValueError(f"Schedule: state_dict must have a whole number t ≥ 1, got {t!r}")
-        names, count = set(self._curves), len(self._optimizer.param_groups)
-        if len(starts) > count or any(set(start) != names for start in starts):
+        names = [self._curves.keys() & known for known in _numeric(self._optimizer)[:-1]]
+        if len(starts) > len(names) or any(set(start) != own for start, own in zip(starts, names, strict=False)):
             theirs = sorted({name for start in starts for name in start})
             raise ValueError(
-                f"Schedule: state_dict must be of {', '.join(sorted(names))} in {count} groups, "
+                f"Schedule: state_dict must be of {', '.join(sorted(self._curves))} in {len(names)} groups, "
                 f"got {', '.join(theirs)} in {len(starts)}"
             )
-        self._apply(t, starts)
+        self._apply(t, starts, state_dict.get("factors", ()))
 
-    def _apply(self, t: int, starts: Sequence[Mapping[str, float]]) -> None:
-        """Write the values of step t into all groups, once they are known to be allowed."""
+    def _apply(self, t: int, starts: Sequence[Mapping[str, float]], factors: Sequence[float] | None = None) -> None:
+        """Write the values of step t into all groups, once they are known to be allowed.
+
+        Args:
+            t: the step.
+            starts: the start values of the groups that have some.
+            factors: of their learning rates; those so far where None, and the one of the way to this step.
+        """
         groups = self._optimizer.param_groups
         known = [dict(start) for start in starts]
         if len(known) > len(groups):
             raise ValueError(f"Schedule: {len(known)} groups were scheduled and {len(groups)} are left; make a new one")
-        for group in groups[len(known) :]:
-            known.append({name: self._start(group, name, zip(groups, known, strict=False)) for name in self._curves})
-        entries = {name: _entry(name, self._optimizer) for name in self._curves}
+        entries = _numeric(self._optimizer)[:-1]
+        for group, numeric in zip(groups[len(known) :], entries[len(known) :], strict=True):
+            names = [name for name in self._curves if name in numeric]
+            known.append({name: self._start(group, name, zip(groups, known, strict=False)) for name in names})
         found = [
-            {name: self._value(name, entries[name], start[name], t, group) for name in self._curves}
-            for group, start in zip(groups, known, strict=True)
+            {name: self._value(name, numeric[name], begin, t, group) for name, begin in start.items()}
+            for group, numeric, start in zip(groups, entries, known, strict=True)
         ]
+        so_far = [*(self._factors if factors is None else factors)]
+        so_far += [1.0] * (len(groups) - len(so_far))
+        if factors is None and self._rescale is not None:
+            so_far = self._moved(so_far, found, t)
+        for values, factor in zip(found, so_far, strict=True):
+            if "lr" in self._curves:
+                values["lr"] *= factor
         with torch.no_grad():
             for group, values in zip(groups, found, strict=True):
                 for name, value in values.items():
                     _write(group, name, value)
-        self._t, self._starts = t, known
+        self._t, self._starts, self._factors = t, known, so_far
+
+    def _moved(self, factors: Sequence[float], found: Sequence[dict[str, float]], t: int) -> list[float]:
+        """The factors once the learning rates have gone with p; those without a curve are added to what was found."""
+        assert self._rescale is not None
+        groups = self._optimizer.param_groups
+        tensors = [id(group["lr"]) for group in groups if isinstance(group["lr"], Tensor)]
+        if len({*tensors}) < len(tensors):
+            raise ValueError(
+                "Schedule: rescale_lr gives each group its own lr, got one tensor in two; give each a clone"
+            )
+        entry = _numeric(self._optimizer)[-1]["lr"]
+        moved = []
+        rates = self._rescale(self._optimizer, [values["partial"] for values in found])
+        for group, values, factor, rate in zip(groups, found, factors, rates, strict=True):
+            if not entry.accepts(entry.convert(rate)):
+                raise ValueError(f"Schedule: lr must be {entry.allowed}, got {rate!r} at step {t}")
+            now = as_float(group["lr"])
+            moved.append(factor * as_float(rate) / now if now else factor)
+            values.setdefault("lr", as_float(rate))
+        return moved
 
     @staticmethod
     def _start(group: Mapping[str, Any], name: str, earlier: Iterable[tuple[Any, Mapping[str, float]]]) -> float:
         """The start value of a group that is new here: that of an earlier one if it holds the same tensor."""
         value = _entry_of(group, name)
+        if value is None:
+            raise ValueError(f"Schedule: {name} must be a number in every group to be scheduled, got None")
         shared = (
-            start[name] for other, start in earlier if isinstance(value, Tensor) and _entry_of(other, name) is value
+            start[name]
+            for other, start in earlier
+            if isinstance(value, Tensor) and name in start and _entry_of(other, name) is value
         )
-        return next(shared, float(value.item() if isinstance(value, Tensor) else value))
+        return next(shared, as_float(value))
 
     def _value(self, name: str, entry: Hyperparameter, start: float, t: int, group: Mapping[str, Any]) -> float:
         given = self._curves[name](start, t)
@@ -381,20 +459,37 @@ class Schedule:
         return float(value)
 
 
-def _entry(name: str, optimizer: Any) -> Hyperparameter:
-    """What is known of a hyperparameter that can be scheduled."""
+def _rescaling(rescale_lr: Any) -> Rescale | None:
+    """What gives the learning rates at new exponents."""
+    if isinstance(rescale_lr, Mapping):
+        return partial(_along, checked(rescale_lr))
+    if rescale_lr is not None and (not callable(rescale_lr) or isinstance(rescale_lr, type)):
+        raise TypeError(
+            "Schedule: rescale_lr must be a function such as equivalent_lr, a dict of learning rates by exponent or "
+            f"None, got {rescale_lr!r}"
+        )
+    return rescale_lr
+
+
+def _along(known: Mapping[float, float], optimizer: Any, partials: Sequence[float]) -> list[float]:
+    """The groups' learning rates at new exponents, in proportion to those that are known."""
+    rates = []
+    for group, p in zip(optimizer.param_groups, partials, strict=True):
+        ratio = interpolated_lr(p, known) / interpolated_lr(as_float(group["partial"]), known)
+        rates.append(as_float(group["lr"]) * ratio)
+    return rates
+
+
+def _numeric(optimizer: Any) -> list[dict[str, Hyperparameter]]:
+    """What can be scheduled in each group, and last what the optimizer's own groups have."""
     recipe: Recipe | None = getattr(optimizer, "recipe", None)
     if recipe is None:
         raise TypeError(f"Schedule: optimizer must be one of the family, got {type(optimizer).__name__}")
-    table = recipe.table
-    known = {key: entry for key, entry in table.items() if entry.static is False and key != "betas"}
-    known |= dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}
-    if name not in known:
-        raise TypeError(
-            f"Schedule: {type(optimizer).__name__} has no numeric hyperparameter {name!r}{nearest(name, known)}; it "
-            f"has {', '.join(known)}"
-        )
-    return known[name]
+    found = []
+    for table in (*(optimizer.recipe_of(group).table for group in optimizer.param_groups), recipe.table):
+        known = {key: entry for key, entry in table.items() if entry.static is False and key != "betas"}
+        found.append(known | (dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}))
+    return found
 
 
 def _entry_of(group: Mapping[str, Any], name: str) -> Any:
