@@ -21,12 +21,7 @@ from partial_adaptive.members import (
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.param_groups import describe_groups, param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
-from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
-from partial_adaptive.rules.interpolation import interpolated_lr
-from partial_adaptive.rules.numerators import Momentum
-from partial_adaptive.rules.options import Options
-from partial_adaptive.rules.projection import Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Simplex
-from partial_adaptive.rules.schedules import (
+from partial_adaptive.rules.curves import (
     LPSGDM,
     Cosine,
     DynMuon,
@@ -35,9 +30,14 @@ from partial_adaptive.rules.schedules import (
     InverseSqrt,
     Linear,
     Logistic,
-    Schedule,
     Steps,
 )
+from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice, flag, number, whole
+from partial_adaptive.rules.interpolation import interpolated_lr
+from partial_adaptive.rules.numerators import Momentum
+from partial_adaptive.rules.options import Options
+from partial_adaptive.rules.projection import Box, Constraint, HalfSpace, L1Ball, L2Ball, NonNegative, Simplex
+from partial_adaptive.rules.schedules import Schedule
 from partial_adaptive.rules.second_moments import Estimator, SecondMoment
 from partial_adaptive.rules.stage import ELEMENT, TENSOR, Needs, Slot, Switch, Tensors, Transform
 from partial_adaptive.step_size import equivalent_lr
