@@ -115,8 +115,8 @@ class PartialAdaptiveOptimizer(Optimizer):
         super().__init__(params, filled | validated(filled, self.recipe.table, name))
 
     def _start_planning(self) -> None:
-        self._others: dict[str, PartialAdaptiveOptimizer] = {}
-        self._planner = Planner(self.recipe_of)
+        self._roles = _Roles(self.recipe, self._members)
+        self._planner = Planner(self._roles.recipe_of)
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The stages of a param group: the optimizer's own, or those of the member that it names.
@@ -127,26 +127,12 @@ class PartialAdaptiveOptimizer(Optimizer):
         Raises:
             ValueError: for a member that does not exist.
         """
-        return self._example(group).recipe
-
-    def _example(self, group: Mapping[str, Any]) -> "PartialAdaptiveOptimizer":
-        """An optimizer with the stages and defaults of a group: this one, or one of the member that the group names."""
-        name = group.get("member")
-        if name is None:
-            return self
-        if name not in self._others:
-            if not isinstance(name, str) or name not in self._members:
-                near = nearest(name, self._members) if isinstance(name, str) else ""
-                raise ValueError(
-                    f"{type(self).__name__}: member must be one of {', '.join(self._members)}, got {name!r}{near}"
-                )
-            self._others[name] = self._members[name]([torch.zeros(1, 1, device="cpu")])
-        return self._others[name]
+        return self._roles.recipe_of(group)
 
     def _defaults_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """What a group holds where it says nothing: its member's defaults, but how steps are run is one for all."""
-        example = self._example(group)
-        if example is self:
+        example = self._roles.example(group)
+        if example is None:
             return self.defaults
         return example.defaults | {name: self.defaults[name] for name in (*MODES, "maximize")}
 
@@ -162,8 +148,9 @@ class PartialAdaptiveOptimizer(Optimizer):
             ValueError: for a member that does not exist, or a hyperparameter that is out of its range.
             TypeError: for a hyperparameter that the named member does not have, or of the wrong type.
         """
-        if type(param_group) is not dict:  # torch says what is wrong
-            super().add_param_group(param_group)
+        given: Any = param_group
+        if not isinstance(given, dict):  # torch says what is wrong
+            super().add_param_group(given)
             return
         recipe, defaults = self.recipe_of(param_group), self._defaults_of(param_group)
         if recipe is not self.recipe:
@@ -321,3 +308,34 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"recipe": self.recipe}
+
+
+class _Roles:
+    """Whose stages a param group has: the optimizer's own, or those of the member that it names.
+
+    Args:
+        own: the optimizer's stages.
+        members: the classes that a group may name.
+    """
+
+    def __init__(self, own: Recipe, members: Mapping[str, type[Any]]) -> None:
+        self._own = own
+        self._members = members
+        self._examples: dict[str, PartialAdaptiveOptimizer] = {}
+
+    def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
+        """The stages of a group."""
+        example = self.example(group)
+        return self._own if example is None else example.recipe
+
+    def example(self, group: Mapping[str, Any]) -> PartialAdaptiveOptimizer | None:
+        """An optimizer of the member that a group names, of no parameter of anybody; None where it names none."""
+        name = group.get("member")
+        if name is None:
+            return None
+        if not isinstance(name, str) or name not in self._members:
+            near = nearest(name, self._members) if isinstance(name, str) else ""
+            raise ValueError(f"{self._own.owner}: member must be one of {', '.join(self._members)}, got {name!r}{near}")
+        if name not in self._examples:
+            self._examples[name] = self._members[name]([torch.zeros(1, 1, device="cpu")])
+        return self._examples[name]

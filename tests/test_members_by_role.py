@@ -1,8 +1,10 @@
 """A param group that names its member: one optimizer does, bit for bit, what two side by side would."""
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -299,6 +301,19 @@ def test_a_new_group() -> None:
     alone.grad = second.grad
     pa.PartialMuon([alone], lr=0.1).step()
     assert torch.equal(second, alone)
+
+
+def test_freed_with_its_last_reference() -> None:
+    """An optimizer is in no cycle of references: its state is freed at once, without the garbage collector."""
+    gc.disable()
+    try:
+        optimizer = mixed("padam", values(parameters(SHAPES)))
+        stepped([optimizer], params_of(optimizer), range(1))
+        state = weakref.ref(next(iter(optimizer.state.values()))["exp_avg"])
+        del optimizer
+        assert state() is None
+    finally:
+        gc.enable()
 
 
 def test_a_member_stays() -> None:
