@@ -28,7 +28,17 @@ from partial_adaptive.execution.settings import Group, Reader, Settings
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, locals_of, settled
-from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
+from partial_adaptive.execution.state import (
+    AGE,
+    State,
+    additions,
+    entries,
+    moved,
+    recoded,
+    resting,
+    scalars_of,
+    without_none,
+)
 from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
@@ -282,9 +292,11 @@ class Planner:
         for i, param in enumerate(params):
             checks.parameter(param)
             entry = state.get(param, {})
+            other = recoded(entry, param, rule) if isinstance(entry, dict) else {}
+            entry = without_none({**entry, **other}) if other else entry
             checks.state(param, entry)
-            added = moved(entry, param, group, rule) | additions(entry, param, group, rule)
-            states.append({**entry, **added} if added else entry)
+            added = other | moved(entry, param, group, rule) | additions(entry, param, group, rule)
+            states.append(without_none({**entry, **added}) if added else entry)
             if added:
                 commits.append(functools.partial(_commit, state, param, states, i, added))
         names = list(entries(rule, params[0]))
@@ -407,6 +419,8 @@ def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[St
     """Bring new entries into the optimizer's state; the dict that the user knows stays the same."""
     if param in state:
         state[param].update(added)
+        for name in [name for name, value in added.items() if value is None]:
+            del state[param][name]
     else:
         state[param] = states[i]
     states[i] = state[param]

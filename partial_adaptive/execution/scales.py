@@ -35,8 +35,8 @@ def scale_of(
         for counter in unit.counters():
             advance([counter])
         grad = settled(local(param.grad.to_dense() if param.grad.is_sparse else param.grad))
-        row = Row(local(param), grad, {name: local(copied[name]) for name in entries(rule, param)})
-        row, _ = decoded(rule, param, row)
+        row = Row(local(param), grad, {name: local(copied[name]) for name in entries(rule, param)}, rule.rounding)
+        row, _ = decoded(rule, param, row, step=0)
         ((staged, _),) = pieces(row, split=False)
         scale = rule.scale(staged.param, staged.grad, unit.hyper([0]), staged.slots)
         return None if scale is None else scale.expand(staged.param.shape)

@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import given
+from partial_adaptive.rules.hyperparameters import StateDtype, given
 from partial_adaptive.rules.numerators import AnnealedGradient, Gradient, HeavyBall
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
@@ -82,7 +81,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer, member="partial_adagrad"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -154,7 +153,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer, member="partial_rmsprop"):
         decoupled_weight_decay: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -228,7 +227,7 @@ class PartialAdadelta(PartialAdaptiveOptimizer, member="partial_adadelta"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:

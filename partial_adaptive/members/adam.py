@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import BiasCorrection, given
+from partial_adaptive.rules.hyperparameters import BiasCorrection, StateDtype, given
 from partial_adaptive.rules.numerators import ExpAvg, NesterovExpAvg
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
@@ -83,7 +82,7 @@ class Padam(PartialAdaptiveOptimizer, member="padam"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -158,7 +157,7 @@ class PartialAdam(PartialAdaptiveOptimizer, member="partial_adam"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -233,7 +232,7 @@ class PartialNAdam(PartialAdaptiveOptimizer, member="partial_nadam"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -306,7 +305,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer, member="partial_adamax"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -377,7 +376,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer, member="partial_adabelief"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -450,7 +449,7 @@ class PartialYogi(PartialAdaptiveOptimizer, member="partial_yogi"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:

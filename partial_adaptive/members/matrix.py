@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import given
+from partial_adaptive.rules.hyperparameters import StateDtype, given
 from partial_adaptive.rules.numerators import NesterovAverage
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.spectra import ShapeScale, Spectrum
@@ -82,7 +81,7 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(

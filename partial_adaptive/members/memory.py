@@ -2,13 +2,12 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.blocks import BlockMean, Cover, Factored
-from partial_adaptive.rules.hyperparameters import BiasCorrection, given
+from partial_adaptive.rules.hyperparameters import BiasCorrection, StateDtype, given
 from partial_adaptive.rules.numerators import ExpAvg, HeavyBall, RelativeGradient
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
@@ -85,7 +84,7 @@ class PartialAdamMini(PartialAdaptiveOptimizer, member="partial_adam_mini"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -157,7 +156,7 @@ class PartialAdafactor(PartialAdaptiveOptimizer, member="partial_adafactor"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -231,7 +230,7 @@ class PartialSM3(PartialAdaptiveOptimizer, member="partial_sm3"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:

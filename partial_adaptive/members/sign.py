@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import BiasCorrection, given
+from partial_adaptive.rules.hyperparameters import BiasCorrection, StateDtype, given
 from partial_adaptive.rules.numerators import InterpolatedExpAvg
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
@@ -81,7 +80,7 @@ class PartialSign(PartialAdaptiveOptimizer, member="partial_sign"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
