@@ -290,7 +290,7 @@ def test_a_variance_is_not_coded() -> None:
 def test_unknown_slots(in_group: bool) -> None:
     """A name that no slot has is an error that names those there are, before a group is added or anything is moved."""
     choice = {"exp_avg_sqr": "8bit"}
-    expected = r"'exp_avg_sqr', .*did you mean 'exp_avg_sq'\?.* exp_avg, exp_avg_sq, max_exp_avg_sq, and '\*'"
+    expected = r"'exp_avg_sqr', .*did you mean 'exp_avg_sq'\?.* exp_avg, exp_avg_sq, max_exp_avg_sq, direction_buffer, and '\*'"
     params: Any = [{"params": parameters(), "state_dtype": choice}] if in_group else parameters()
     with pytest.raises(ValueError, match=expected):
         pa.Padam(params, **({} if in_group else {"state_dtype": choice}))
