@@ -170,18 +170,20 @@ def members() -> str:
 
 
 def memory() -> str:
-    """Bytes of state per element, of each member, as they are after a step."""
+    """Bytes of state per element, of each member, as they are after a step; last those of the matrix in 8 bits."""
     shapes = {"a matrix, 64 × 32": (64, 32), "a convolution, 64 × 32 × 3 × 3": (64, 32, 3, 3), "a vector": (64,)}
+    cases = {**{name: (shape, None) for name, shape in shapes.items()}, 'the matrix, `"8bit"`': ((64, 32), "8bit")}
     rows = []
     for member in MEMBERS.values():
-        params = [torch.zeros(shape) for shape in shapes.values()]
-        optimizer = member.cls(params, **member.options)
+        params = [torch.zeros(shape) for shape, _ in cases.values()]
+        groups = [{"params": [param], "state_dtype": x} for param, (_, x) in zip(params, cases.values(), strict=True)]
+        optimizer = member.cls(groups, **member.options)
         for param in params:
             param.grad = torch.ones_like(param)
         optimizer.step()
         kept = [sum(x.nbytes for x in optimizer.state[param].values() if x.ndim) / param.numel() for param in params]
         rows.append((f"`{member.cls.__name__}`", *(f"{size:.3g}" for size in kept)))
-    return _table(("optimizer", *shapes), rows)
+    return _table(("optimizer", *cases), rows)
 
 
 def quick(results: Path) -> str:

@@ -37,6 +37,7 @@ from partial_adaptive.execution.state import (
     recoded,
     resting,
     scalars_of,
+    scaling,
     without_none,
 )
 from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
@@ -196,8 +197,8 @@ class Planner:
         """While p is 0: what keeps the count of gradients that the second moment has seen before."""
         if not isinstance(step.settings.rule.second_moment, Null):
             return []
-        slots = step.settings.recipe.rule(step.group, scaled=True).second_moment.slots
-        found = ((i, resting(state, slots)) for i, state in enumerate(unit.states))
+        names = scaling(step.settings.recipe.rule(step.group, scaled=True), unit.params[0])
+        found = ((i, resting(state, names)) for i, state in enumerate(unit.states))
         return [functools.partial(_update, unit.states, i, added) for i, added in found if added]
 
     # -- what is remembered

@@ -35,7 +35,7 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
         rule: the rule of the next step.
     """
     added: State = {}
-    own = rule.second_moment.slots
+    own = scaling(rule, param)
     device = scalar_device(param, group)
     if own and STEP in state and not any(name in state for name in own) and state[STEP].item() > 0:
         added[AGE] = torch.zeros_like(state[STEP])
@@ -61,9 +61,9 @@ def moved(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rul
     return {name: state[name].to(device) for name in names}
 
 
-def resting(state: Mapping[str, Any], slots: Iterable[str]) -> State:
+def resting(state: Mapping[str, Any], names: Iterable[str]) -> State:
     """The count of gradients that the second moment has seen, to be kept from the first step at p = 0 on."""
-    return {AGE: state[STEP].clone()} if AGE not in state and any(name in state for name in slots) else {}
+    return {AGE: state[STEP].clone()} if AGE not in state and any(name in state for name in names) else {}
 
 
 def advance(counters: list[Tensor]) -> None:
@@ -82,14 +82,20 @@ def counters_of(states: Sequence[State], rule: Rule) -> list[Tensor]:
 
 def entries(rule: Rule, param: Tensor) -> dict[str, tuple[int, ...]]:
     """The shapes of all entries of the slots of a parameter, by name."""
-    shapes = {}
-    for name, slot in rule.slots.items():
-        shape = shape_of(slot, param)
-        if slot.codec is None:
-            shapes[name] = tuple(shape)
-        else:
-            shapes |= {name + suffix: tuple(part.shape) for suffix, part in encoded_like(slot.codec, shape).items()}
-    return shapes
+    return {part: shape for name in rule.slots for part, shape in _entries(rule, name, param).items()}
+
+
+def scaling(rule: Rule, param: Tensor) -> list[str]:
+    """Names of the entries of the second moment's slots."""
+    return [part for name in rule.second_moment.slots for part in _entries(rule, name, param)]
+
+
+def _entries(rule: Rule, name: str, param: Tensor) -> dict[str, tuple[int, ...]]:
+    slot = rule.slots[name]
+    shape = shape_of(slot, param)
+    if slot.codec is None:
+        return {name: tuple(shape)}
+    return {part: tuple(like.shape) for part, like in _named(name, encoded_like(slot.codec, shape)).items()}
 
 
 @lru_cache(maxsize=1024)
