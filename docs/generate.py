@@ -1,9 +1,10 @@
-"""Writes what the documentation takes from the code: ``python docs/generate.py [--results DIR]``, from the checkout.
+"""Writes what the documentation takes from the code: ``python docs/generate.py [--quick DIR] [--eight-bit DIR]``.
 
-It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of hyperparameters,
+Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of hyperparameters,
 ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
 ``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the code generator,
-``elementwise`` from what stands in for a tensor, and ``quick`` from the results store at DIR, if it is given.
+``elementwise`` from what stands in for a tensor, and ``quick`` and ``eight-bit`` from the results store at DIR that
+has the study of that name, where it is given.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from partial_adaptive import MEMBERS, Momentum, SecondMoment, Transform, testing
 from partial_adaptive.execution.compiled import cpp
 from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.execution.lifted import ELEMENTWISE
-from partial_adaptive.rules import blocks, numerators, power, second_moments, spectra, stage, transforms
+from partial_adaptive.rules import blocks, codecs, numerators, power, second_moments, spectra, stage, transforms
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED
 from partial_adaptive.rules.options import OWN, Options
 from partial_adaptive.rules.projection import CONSTRAINT
@@ -68,6 +69,7 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
             partial_adaptive.Needs,
             partial_adaptive.Slot,
             stage.Codec,
+            codecs.Block8,
             partial_adaptive.Switch,
             stage.average_,
             stage.average_square_,
@@ -125,14 +127,18 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
 def main() -> None:
     """Write everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, metavar="DIR", help="a results store that has the study `quick`")
+    stores = parser.add_argument_group("results stores", "that have a study")
+    for study in STUDIES:
+        stores.add_argument(f"--{study}", type=Path, metavar="DIR", help=f"has the study `{study}`")
     options = parser.parse_args()
     for path, text in documented_sources().items():
         path.write_text(text)
     REFERENCE.write_text(reference())
     tables = current()
-    if options.results is not None:
-        tables["quick"] = quick(options.results)
+    for study, table in STUDIES.items():
+        results = vars(options)[study.replace("-", "_")]
+        if results is not None:
+            tables[study] = table(results)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         page.write_text(filled(page.read_text(), tables))
 
@@ -181,9 +187,49 @@ def memory() -> str:
         for param in params:
             param.grad = torch.ones_like(param)
         optimizer.step()
-        kept = [sum(x.nbytes for x in optimizer.state[param].values() if x.ndim) / param.numel() for param in params]
+        kept = [bytes_of(optimizer, param) for param in params]
         rows.append((f"`{member.cls.__name__}`", *(f"{size:.3g}" for size in kept)))
     return _table(("optimizer", *cases), rows)
+
+
+def bytes_of(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> float:
+    """Bytes of state per element of a parameter, without its counts."""
+    return sum(x.nbytes for x in optimizer.state[param].values() if x.ndim) / param.numel()
+
+
+def eight_bit(results: Path) -> str:
+    """The results of the study `eight-bit`, and how far from those of float32 state they are, in standard errors."""
+    from benchmarks import metrics, optimizers, studies
+    from benchmarks.report.results import collect
+    from benchmarks.statistics import summarize
+    from benchmarks.store import Store
+
+    report = collect(studies.load("eight-bit"), Store(results))
+    rows = []
+    wide: list[Any] = []
+    for one in report.series:
+        config = one.arm.config
+        param = torch.zeros(64, 32)
+        param.grad = torch.ones_like(param)
+        optimizer = optimizers.build(config.optimizer, [param], config.hyper, capturable=False)
+        optimizer.step()
+        ends = [
+            summarize(list(one.scores().values())),
+            summarize([metrics.number(run.epochs[-1], "train", "clean_loss") for run in one.sound.values()]),
+        ]
+        wide = ends if "state_dtype" not in config.hyper else wide
+        cells = []
+        for end, reference, digits in zip(ends, wide, (2, 4), strict=True):
+            error = ((end.sd**2 + reference.sd**2) / end.n) ** 0.5
+            apart = "" if end is reference else f" ({(end.mean - reference.mean) / error:+.1f})"
+            cells.append(f"{end.mean:.{digits}f} ± {end.sd:.{digits}f}{apart}")
+        rows.append((config.workload, one.arm.title, f"{bytes_of(optimizer, param):.3g}", *cells))
+    header = ("workload", "state", "bytes per element", "test accuracy, %, or perplexity", "final train loss")
+    note = (
+        f"Final epoch, mean ± standard deviation over {len(report.series[0].runs)} seeds; in brackets the difference "
+        "to float32 state in standard errors. `python -m benchmarks run eight-bit`."
+    )
+    return f"{_table(header, rows)}\n{textwrap.fill(note, 119)}\n"
 
 
 def quick(results: Path) -> str:
@@ -483,6 +529,8 @@ def _hyperparameters() -> str:
 def _default(value: Any) -> str:
     return "–" if value is REQUIRED else f"`{value!r}`"
 
+
+STUDIES: Mapping[str, Callable[[Path], str]] = {"quick": quick, "eight-bit": eight_bit}
 
 if __name__ == "__main__":
     main()

@@ -68,7 +68,7 @@ class Block8:
         size = (blocks.abs() / scale.unsqueeze(1)).nan_to_num_(0.0).view(-1)[: flat.numel()]
         # A value of a level is found to be on it or next to it, wherever the logarithm was rounded to.
         below = size.log2().mul_(_PER_OCTAVE).add_(top + 1e-3).floor_().clamp_(0, top - 1).to(torch.int32)
-        low, high = levels[below], levels[below + 1]
+        low, high = levels.index_select(0, below), levels.index_select(0, below + 1)
         chance = noise(flat.numel(), step, int(self.signed), value.device).bitwise_right_shift_(8)
         up = chance.bitwise_and_(0xFFFFFF) * 2.0**-24 < (size - low) / (high - low)
         if self.signed:
@@ -82,7 +82,7 @@ class Block8:
         codes, scale = parts[""], parts["_scale"]
         levels = _levels(self.signed, codes.device)
         table = torch.cat([levels, -levels]) if self.signed else levels
-        flat = table[codes.reshape(-1).to(torch.int32)]
+        flat = table.index_select(0, codes.reshape(-1).to(torch.int32))
         blocks = pad(flat, (0, -flat.numel() % self.block)).view(-1, self.block)
         return (blocks * scale.unsqueeze(1)).view(-1)[: flat.numel()].view(shape)
 
