@@ -1,7 +1,7 @@
 """Writes what the documentation takes from the code: ``python docs/generate.py [--quick DIR] [--eight-bit DIR]``.
 
-Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of hyperparameters,
-``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
+Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of
+hyperparameters, ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
 ``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the code generator,
 ``elementwise`` from what stands in for a tensor, and ``quick`` and ``eight-bit`` from the results store at DIR that
 has the study of that name, where it is given.

@@ -281,6 +281,19 @@ def test_slots(state_dtype: Any, expected: dict[str, torch.dtype]) -> None:
     hash(group["state_dtype"])
 
 
+def test_a_dict_in_the_group() -> None:
+    """A dict that is set in mid-training counts wherever the rule is asked for, before a step has looked at it."""
+    params = parameters([(3,)], torch.float32)
+    train(source := pa.Padam(params), 1)
+    optimizer = pa.Padam(params)
+    optimizer.param_groups[0]["state_dtype"] = {"exp_avg_sq": "8bit"}
+    optimizer.warm_start(source)
+    assert dtypes(optimizer)["exp_avg_sq"] == torch.uint8
+    scale = optimizer.scale_of(params[0])
+    assert scale is not None
+    assert scale.isfinite().all()
+
+
 def test_the_order_of_names_does_not_matter() -> None:
     """Two groups that say the same in another order are updated as one."""
     one, other = ({"exp_avg": torch.bfloat16, "*": None}, {"*": None, "exp_avg": torch.bfloat16})

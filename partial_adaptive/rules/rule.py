@@ -284,17 +284,18 @@ class Recipe:
                 f"{_PROJECTION} takes a second moment with a value per element, an Estimator: the projection is in its "
                 f"metric; got {type(second_moment).__name__}"
             )
+        storage = HYPERPARAMETERS["state_dtype"].convert(group["state_dtype"])  # what is set in a group may be a dict
         key = (
             tuple(filter(None, (part.select(group) for part in self.before))),
             cast(Momentum, self.momentum.select(group)),
             second_moment if scaled else Null(second_moment.decay),
             tuple(filter(None, (part.select(group) for part in self.after))),
             constraint,
-            group["state_dtype"],
+            storage,
             rounding_of(group),
         )
         if key not in self._known:
-            check_names(group["state_dtype"], [name for stage in self.stages for name in stage.slots], self.owner)
+            check_names(storage, [name for stage in self.stages for name in stage.slots], self.owner)
             if constraint is not None:
                 constraint.check()
             while len(self._known) >= REMEMBERED:
