@@ -31,6 +31,7 @@ from partial_adaptive.rules.projection import CONSTRAINT
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference.md"
+DOCUMENTED = ("quick", "eight-bit")  # studies whose results are on a page
 
 _INTRODUCTION = """\
 # Reference
@@ -128,17 +129,17 @@ def main() -> None:
     """Write everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stores = parser.add_argument_group("results stores", "that have a study")
-    for study in STUDIES:
+    for study in DOCUMENTED:
         stores.add_argument(f"--{study}", type=Path, metavar="DIR", help=f"has the study `{study}`")
     options = parser.parse_args()
     for path, text in documented_sources().items():
         path.write_text(text)
     REFERENCE.write_text(reference())
     tables = current()
-    for study, table in STUDIES.items():
+    for study in DOCUMENTED:
         results = vars(options)[study.replace("-", "_")]
         if results is not None:
-            tables[study] = table(results)
+            tables[study] = studied(study, results)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         page.write_text(filled(page.read_text(), tables))
 
@@ -177,6 +178,8 @@ def members() -> str:
 
 def memory() -> str:
     """Bytes of state per element, of each member, as they are after a step; last those of the matrix in 8 bits."""
+    from benchmarks.report.documented import state_bytes
+
     shapes = {"a matrix, 64 × 32": (64, 32), "a convolution, 64 × 32 × 3 × 3": (64, 32, 3, 3), "a vector": (64,)}
     cases = {**{name: (shape, None) for name, shape in shapes.items()}, 'the matrix, `"8bit"`': ((64, 32), "8bit")}
     rows = []
@@ -187,75 +190,19 @@ def memory() -> str:
         for param in params:
             param.grad = torch.ones_like(param)
         optimizer.step()
-        kept = [bytes_of(optimizer, param) for param in params]
+        kept = [state_bytes(optimizer, param) for param in params]
         rows.append((f"`{member.cls.__name__}`", *(f"{size:.3g}" for size in kept)))
     return _table(("optimizer", *cases), rows)
 
 
-def bytes_of(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> float:
-    """Bytes of state per element of a parameter, without its counts."""
-    return sum(x.nbytes for x in optimizer.state[param].values() if x.ndim) / param.numel()
-
-
-def eight_bit(results: Path) -> str:
-    """The results of the study `eight-bit`, and how far from those of float32 state they are, in standard errors."""
-    from benchmarks import metrics, optimizers, studies
+def studied(study: str, results: Path) -> str:
+    """The results of a study, from a store that has it."""
+    from benchmarks.report.documented import STUDIES
     from benchmarks.report.results import collect
-    from benchmarks.statistics import summarize
     from benchmarks.store import Store
+    from benchmarks.studies import load
 
-    report = collect(studies.load("eight-bit"), Store(results))
-    rows = []
-    wide: list[Any] = []
-    for one in report.series:
-        config = one.arm.config
-        param = torch.zeros(64, 32)
-        param.grad = torch.ones_like(param)
-        optimizer = optimizers.build(config.optimizer, [param], config.hyper, capturable=False)
-        optimizer.step()
-        ends = [
-            summarize(list(one.scores().values())),
-            summarize([metrics.number(run.epochs[-1], "train", "clean_loss") for run in one.sound.values()]),
-        ]
-        wide = ends if "state_dtype" not in config.hyper else wide
-        cells = []
-        for end, reference, digits in zip(ends, wide, (2, 4), strict=True):
-            error = ((end.sd**2 + reference.sd**2) / end.n) ** 0.5
-            apart = "" if end is reference else f" ({(end.mean - reference.mean) / error:+.1f})"
-            cells.append(f"{end.mean:.{digits}f} ± {end.sd:.{digits}f}{apart}")
-        rows.append((config.workload, one.arm.title, f"{bytes_of(optimizer, param):.3g}", *cells))
-    header = ("workload", "state", "bytes per element", "test accuracy, %, or perplexity", "final train loss")
-    note = (
-        f"Final epoch, mean ± standard deviation over {len(report.series[0].runs)} seeds; in brackets the difference "
-        "to float32 state in standard errors. `python -m benchmarks run eight-bit`."
-    )
-    return f"{_table(header, rows)}\n{textwrap.fill(note, 119)}\n"
-
-
-def quick(results: Path) -> str:
-    """The results of the study `quick` in a few columns, with what is needed to repeat them."""
-    from benchmarks import metrics, studies
-    from benchmarks.report.results import collect
-    from benchmarks.statistics import summarize
-    from benchmarks.store import Store
-
-    report = collect(studies.load("quick"), Store(results))
-    rows = []
-    for one in report.series:
-        accuracy = summarize(list(one.scores().values()))
-        loss = summarize([metrics.number(run.epochs[-1], "train", "clean_loss") for run in one.sound.values()])
-        records = [record for run in one.sound.values() for record in run.epochs]
-        times = [min(record["time"][key] for record in records) for key in ("step_ms", "optimizer_ms")]
-        cells = (f"{accuracy.mean:.2f} ± {accuracy.sd:.2f}", f"{loss.mean:.4f}", *(f"{time:.2f}" for time in times))
-        rows.append((one.arm.title, *cells))
-    header = ("optimizer", "test accuracy, %", "final train loss", "step, ms", "of it the optimizer, ms")
-    runs = sorted({len(one.runs) for one in report.series})
-    facts = report.environment
-    note = (
-        f"Final epoch, mean ± standard deviation over {' or '.join(map(str, runs))} seeds; times of the fastest epoch. "
-        f"`python -m benchmarks run quick` on {facts['device']}, with {facts['threads']} thread for each run, "
-        f"torch {facts['torch']}."
-    )
+    header, rows, note = STUDIES[study](collect(load(study), Store(results)))
     return f"{_table(header, rows)}\n{textwrap.fill(note, 119)}\n"
 
 
@@ -529,8 +476,6 @@ def _hyperparameters() -> str:
 def _default(value: Any) -> str:
     return "–" if value is REQUIRED else f"`{value!r}`"
 
-
-STUDIES: Mapping[str, Callable[[Path], str]] = {"quick": quick, "eight-bit": eight_bit}
 
 if __name__ == "__main__":
     main()
