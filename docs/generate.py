@@ -1,10 +1,10 @@
-"""Writes what the documentation takes from the code: ``python docs/generate.py [--results DIR]``, from the checkout.
+"""Writes what the documentation takes from the code: ``python docs/generate.py [--quick DIR] [--eight-bit DIR]``.
 
-It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of hyperparameters,
-``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
+Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of
+hyperparameters, ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
 ``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the code generator,
 ``elementwise`` from what stands in for a tensor, ``regret``, ``width`` and ``carried`` from the records beside the
-pages, and ``quick`` from the results store at DIR, if it is given.
+pages, and ``quick`` and ``eight-bit`` from the results store at DIR that has the study of that name, where it is given.
 """
 
 import argparse
@@ -24,13 +24,24 @@ from partial_adaptive import MEMBERS, Momentum, SecondMoment, Transform, testing
 from partial_adaptive.execution.compiled import cpp
 from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.execution.lifted import ELEMENTWISE
-from partial_adaptive.rules import blocks, kronecker, numerators, power, second_moments, spectra, stage, transforms
+from partial_adaptive.rules import (
+    blocks,
+    codecs,
+    kronecker,
+    numerators,
+    power,
+    second_moments,
+    spectra,
+    stage,
+    transforms,
+)
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED
 from partial_adaptive.rules.options import OWN, Options
 from partial_adaptive.rules.projection import CONSTRAINT
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference.md"
+DOCUMENTED = ("quick", "eight-bit")  # studies whose results are on a page
 
 _INTRODUCTION = """\
 # Reference
@@ -69,6 +80,7 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
             partial_adaptive.Needs,
             partial_adaptive.Slot,
             stage.Codec,
+            codecs.Block8,
             partial_adaptive.Switch,
             stage.average_,
             stage.average_square_,
@@ -132,14 +144,18 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
 def main() -> None:
     """Write everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, metavar="DIR", help="a results store that has the study `quick`")
+    stores = parser.add_argument_group("results stores", "that have a study")
+    for study in DOCUMENTED:
+        stores.add_argument(f"--{study}", type=Path, metavar="DIR", help=f"has the study `{study}`")
     options = parser.parse_args()
     for path, text in documented_sources().items():
         path.write_text(text)
     REFERENCE.write_text(reference())
     tables = current()
-    if options.results is not None:
-        tables["quick"] = quick(options.results)
+    for study in DOCUMENTED:
+        results = vars(options)[study.replace("-", "_")]
+        if results is not None:
+            tables[study] = studied(study, results)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         page.write_text(filled(page.read_text(), tables))
 
@@ -178,44 +194,32 @@ def members() -> str:
 
 
 def memory() -> str:
-    """Bytes of state per element, of each member, as they are after a step."""
+    """Bytes of state per element, of each member, as they are after a step; last those of the matrix in 8 bits."""
+    from benchmarks.report.documented import state_bytes
+
     shapes = {"a matrix, 64 × 32": (64, 32), "a convolution, 64 × 32 × 3 × 3": (64, 32, 3, 3), "a vector": (64,)}
+    cases = {**{name: (shape, None) for name, shape in shapes.items()}, 'the matrix, `"8bit"`': ((64, 32), "8bit")}
     rows = []
     for member in MEMBERS.values():
-        params = [torch.zeros(shape) for shape in shapes.values()]
-        optimizer = member.cls(params, **member.options)
+        params = [torch.zeros(shape) for shape, _ in cases.values()]
+        groups = [{"params": [param], "state_dtype": x} for param, (_, x) in zip(params, cases.values(), strict=True)]
+        optimizer = member.cls(groups, **member.options)
         for param in params:
             param.grad = torch.ones_like(param)
         optimizer.step()
-        kept = [sum(x.nbytes for x in optimizer.state[param].values() if x.ndim) / param.numel() for param in params]
+        kept = [state_bytes(optimizer, param) for param in params]
         rows.append((f"`{member.cls.__name__}`", *(f"{size:.3g}" for size in kept)))
-    return _table(("optimizer", *shapes), rows)
+    return _table(("optimizer", *cases), rows)
 
 
-def quick(results: Path) -> str:
-    """The results of the study `quick` in a few columns, with what is needed to repeat them."""
-    from benchmarks import metrics, studies
+def studied(study: str, results: Path) -> str:
+    """The results of a study, from a store that has it."""
+    from benchmarks.report.documented import STUDIES
     from benchmarks.report.results import collect
-    from benchmarks.statistics import summarize
     from benchmarks.store import Store
+    from benchmarks.studies import load
 
-    report = collect(studies.load("quick"), Store(results))
-    rows = []
-    for one in report.series:
-        accuracy = summarize(list(one.scores().values()))
-        loss = summarize([metrics.number(run.epochs[-1], "train", "clean_loss") for run in one.sound.values()])
-        records = [record for run in one.sound.values() for record in run.epochs]
-        times = [min(record["time"][key] for record in records) for key in ("step_ms", "optimizer_ms")]
-        cells = (f"{accuracy.mean:.2f} ± {accuracy.sd:.2f}", f"{loss.mean:.4f}", *(f"{time:.2f}" for time in times))
-        rows.append((one.arm.title, *cells))
-    header = ("optimizer", "test accuracy, %", "final train loss", "step, ms", "of it the optimizer, ms")
-    runs = sorted({len(one.runs) for one in report.series})
-    facts = report.environment
-    note = (
-        f"Final epoch, mean ± standard deviation over {' or '.join(map(str, runs))} seeds; times of the fastest epoch. "
-        f"`python -m benchmarks run quick` on {facts['device']}, with {facts['threads']} thread for each run, "
-        f"torch {facts['torch']}."
-    )
+    header, rows, note = STUDIES[study](collect(load(study), Store(results)))
     return f"{_table(header, rows)}\n{textwrap.fill(note, 119)}\n"
 
 

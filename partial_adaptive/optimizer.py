@@ -13,6 +13,7 @@ from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, MODES, compl
 from partial_adaptive.rules.numerators import Gradient, Momentum
 from partial_adaptive.rules.options import AFTER, BEFORE
 from partial_adaptive.rules.projection import Constraint, description
+from partial_adaptive.rules.rounding import group_of
 from partial_adaptive.rules.rule import Recipe, Rule
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import Selectable, Stage, Switch, Transform
@@ -204,7 +205,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         """
         for group in self.param_groups:
             if any(param is candidate for candidate in group["params"]):
-                rule = self._planner.reader.rule(group)
+                rule = self._planner.reader.rule(group_of(group, param))
                 return scales.scale_of(param, group, self.recipe_of(group).table, self.state.get(param, {}), rule)
         raise ValueError(f"param must be one of the optimizer's parameters, got a tensor of shape {tuple(param.shape)}")
 

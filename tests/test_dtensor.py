@@ -222,3 +222,37 @@ def test_checkpoints_of_distributed_state(name: str, mesh: DeviceMesh) -> None:
             slots = [value for value in optimizer.state[param].values() if value.ndim]
             assert all(isinstance(value, DTensor) and value.placements == param.placements for value in slots)
     same(runs[1], runs[0], "training resumed from a checkpoint differs")
+
+
+@pytest.mark.parametrize("kind", ["stochastic", "kahan"])
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS)))
+def test_rounding(name: str, mode: dict[str, Any], kind: str, mesh: DeviceMesh) -> None:
+    """The parts of parameters in 16 bits are rounded as plain ones are, of every member that takes DTensors."""
+    plain = parameters(SHAPES, torch.bfloat16)
+    params = [Parameter(distributed(param.detach().clone(), mesh, i)) for i, param in enumerate(plain)]
+    make = maker(name)
+    reference = make([{"params": plain, "rounding": kind}], **mode)
+    optimizer = make([{"params": params, "rounding": kind}], **mode)
+    if shaped(optimizer):
+        pytest.skip("state of another shape is refused")
+    for step in range(3):
+        for i, (theirs, ours) in enumerate(zip(plain, params, strict=True)):
+            theirs.grad = gradient(theirs, step, i)
+            ours.grad = distributed(theirs.grad.clone(), mesh, i)
+        reference.step()
+        optimizer.step()
+    same([param.full_tensor() for param in params], values(plain), "parts are rounded otherwise")
+
+
+@pytest.mark.parametrize("name", pa.MEMBERS)
+def test_codes_are_refused(name: str, mesh: DeviceMesh) -> None:
+    """The blocks of a code are those of the whole tensor: coded state of a DTensor is refused by name."""
+    (plain,) = parameters([(4, 3)], torch.float32)
+    param = Parameter(distributed(plain.detach().clone(), mesh, 0))
+    optimizer = maker(name, state_dtype="8bit")([param])
+    if not any(slot.codec for slot in optimizer.recipe.rule(optimizer.param_groups[0], scaled=True).slots.values()):
+        pytest.skip("nothing is coded")
+    param.grad = distributed(gradient(plain, 0), mesh, 0)
+    with pytest.raises(RuntimeError, match=r"is a DTensor, of which no part has the blocks in which '\w+' is coded"):
+        optimizer.step()
+    assert not optimizer.state

@@ -70,7 +70,9 @@ BAD: dict[str, list[Any]] = {
     "momentum_after": [-0.1, 1.0, NAN, None],
     "nesterov_after": [None, 1],
     "cautious": [None, 1],
-    "state_dtype": [torch.int64, "float32", float],
+    "state_dtype": [torch.int64, "float32", float, {"exp_avg": "4bit"}, {0: None}, [["exp_avg"]], ("8bit",)],
+    "rounding": ["up", None, True],
+    "rounding_seed": [-1, 2**32, 0.5, True, None],
 }
 TABLE = {**HYPERPARAMETERS, **OWN}
 NUMBERS = ("lr", "partial", "eps", "weight_decay", "alpha", "rho", "momentum", "momentum_decay", "lr_decay")

@@ -1,6 +1,7 @@
 """Stages as a user would write them: each kind of declaration is in one of them, and all go through the whole suite."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,7 +131,7 @@ class TrustRatio(Transform):
 class Bfloat16:
     """Keeps a value in bfloat16 and what that loses in another: to about 16 bits."""
 
-    def encode(self, value: Tensor) -> dict[str, Tensor]:
+    def encode(self, value: Tensor, step: Any = 0) -> dict[str, Tensor]:
         high = value.to(torch.bfloat16)
         return {"": high, "_rest": (value - high.to(value.dtype)).to(torch.bfloat16)}
 

@@ -1,6 +1,7 @@
 """Compile Triton kernels for a GPU of compute capability 9.0, without one."""
 
 import inspect
+from itertools import repeat
 
 import torch
 import triton  # type: ignore[import-untyped]
@@ -20,12 +21,15 @@ CONSTANTS = {"skips": True, "aligned": True, "width": 1024}
 
 def main() -> None:
     """Compile both kernels of some members that between them use every operation."""
-    for name in MEMBERS:
+    for name, rounding in [*zip(MEMBERS, repeat("nearest")), *zip(repeat("padam"), ("stochastic", "kahan"))]:
         optimizer = create(name, [Parameter(torch.ones(3))], partial=0.3, weight_decay=0.1)
+        optimizer.param_groups[0]["rounding"] = rounding
         group, recipe = optimizer.param_groups[0], optimizer.recipe
         table = recipe.table
         program = trace(recipe.rule(group, scaled=True), group, table, scaled=True)
         dtypes = dict.fromkeys((*program.elements, *program.scalars), torch.float32)
+        if rounding != "nearest":
+            dtypes |= {key: torch.bfloat16 for key in ("param", "grad", "compensation") if key in dtypes}
         module = backend.load(backend.source(program, dtypes)[0])
         for kernel in (module.prepare, module.update):
             names = inspect.signature(kernel.fn).parameters
@@ -33,7 +37,7 @@ def main() -> None:
             signature = {key: POINTERS.get(key, "constexpr") for key in names}
             source = ASTSource(kernel, signature, constants)
             ptx = triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
-            if kernel is module.update:
+            if kernel is module.update and rounding == "nearest":
                 wide = sum(ptx.count(f"{access}.global.v4") for access in ("ld", "st"))
                 tensors = len(program.elements) + sum(node.op != "element" for node in program.elements.values())
                 assert wide >= tensors, f"{name}: {wide} 128-bit accesses for {tensors} tensors"

@@ -55,7 +55,11 @@ class Unit:
     def row(self, i: int) -> Row:
         """The tensors of one parameter."""
         slots = {name: column[i] for name, column in self.columns.items()}
-        return Row(slots.pop("param"), slots.pop("grad"), slots)
+        row = Row(slots.pop("param"), slots.pop("grad"), slots)
+        if self.rule.rounding is None:
+            return row
+        step = self.states[i][STEP]
+        return row.but(rounding=self.rule.rounding, step=step if self.group["capturable"] else step.item())
 
     def scalars(self, name: str, positions: Sequence[int]) -> list[Tensor]:
         """The 0-dim tensors of one name of some of the parameters."""

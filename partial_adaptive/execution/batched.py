@@ -41,7 +41,7 @@ class Batched:
         groups: dict[Hashable, list[int]] = {}
         for i in range(len(unit)):
             groups.setdefault(_kind(unit, i), []).append(i)
-        coded = any(slot.codec for slot in unit.rule.slots.values())
+        coded = bool(unit.rule.coded)
         plain = [not coded and is_plain(unit.row(i)) for i in range(len(unit))]
         return PreparedBatches(plain, [*groups.values()])
 
@@ -119,7 +119,7 @@ def _counts(unit: Unit, name: str, positions: Sequence[int]) -> list[Tensor]:
 def _kind(unit: Unit, i: int) -> Hashable:
     """What rows that can be stacked have in common; of a row that must stay alone its position."""
     row = unit.row(i)
-    alone = any(slot.codec for slot in unit.rule.slots.values()) or any(
+    alone = bool(unit.rule.coded) or any(
         type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided or is_lazy(tensor)
         for tensor in row.tensors
     )

@@ -67,6 +67,12 @@ class Checks:
             if reason:
                 where = f"be in {stage}" if isinstance(stage, Constraint) else f"have a {type(stage).__name__}"
                 raise self.refuse(param, f"cannot {where}: {reason}")
+        if self._rule.coded and is_wrapper(param):
+            raise self.refuse(
+                param,
+                f"is a {type(param).__name__}, of which no part has the blocks in which {self._rule.coded[0]!r} is "
+                "coded; store it in a dtype (state_dtype)",
+            )
         if self._rule.needs is Needs.TENSOR and is_wrapper(param):
             shaped = [name for name, slot in self._rule.slots.items() if not slot.follows]
             if shaped:

@@ -17,9 +17,11 @@ class Differentiable:
     locate = staticmethod(addresses_of)
 
     def refuses(self, rule: Rule, param: Tensor) -> str | None:
-        """What is stored in a code, which has no derivative, and a leaf, which nothing is done to."""
-        if any(slot.codec for slot in rule.slots.values()):
-            return "takes no coded slots"
+        """What has no derivative, a code or a rounding, and a leaf, which nothing is done to."""
+        if rule.coded:
+            return f"takes no coded slots, as {rule.coded[0]!r} is"
+        if rule.rounding is not None:
+            return f"rounds to the nearest only, got rounding={rule.rounding.name!r}"
         base = param._base if param._is_view() else param
         if param.requires_grad and base is not None and base.is_leaf:
             return (

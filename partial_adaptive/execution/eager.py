@@ -30,7 +30,7 @@ class Loop:
         """Tell the parameters that the rule can be run on as they are from those that are staged."""
         whole = unit.rule.needs is Needs.TENSOR
         rows = map(unit.row, range(len(unit)))
-        coded = any(slot.codec for slot in unit.rule.slots.values())
+        coded = bool(unit.rule.coded)
         plain = [not coded and is_plain(row) and (whole or row.param.nbytes <= limit_of(row.param)) for row in rows]
         return PreparedLoop(plain, split=not whole and not coded and not unit.group["capturable"])
 
@@ -64,7 +64,7 @@ def update_one(unit: Unit, i: int, hyper: Hyper, *, plain: bool, split: bool) ->
         state = {name: columns[name][i] for name in unit.rule.slots}
         unit.rule.update(columns["param"][i], columns["grad"][i], hyper, state)
         return
-    row, encode = decoded(unit.rule, unit.columns["param"][i], unit.row(i))
+    row, encode = decoded(unit.rule, unit.columns["param"][i], unit.row(i), hyper.step)
     for piece, land in pieces(row, split=split):
         unit.rule.update(piece.param, piece.grad, hyper, piece.slots)
         if land is not None:
@@ -90,7 +90,7 @@ class Foreach:
         """What has to see whole tensors, or is stored in a code."""
         if rule.needs is Needs.TENSOR:
             return "takes rules that need single elements only"
-        return "takes no coded slots" if any(slot.codec for slot in rule.slots.values()) else None
+        return f"takes no coded slots, as {rule.coded[0]!r} is" if rule.coded else None
 
     def prepare(self, unit: Unit) -> "PreparedForeach":
         """Sort the parameters by device and dtype, and by how each is staged."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _get_scalar_dtype
 
-from partial_adaptive.execution.state import AGE, STEP, State, entries, placed, scalars_of
+from partial_adaptive.execution.state import AGE, STEP, State, entries, placed, recoded, scalars_of
 from partial_adaptive.rules.hyperparameters import EXCLUSIVE, validated
+from partial_adaptive.rules.rounding import group_of
 from partial_adaptive.rules.rule import Recipe
 
 Group = MutableMapping[str, Any]
@@ -90,9 +91,10 @@ def taken(
     found = {}
     for group in groups:
         recipe = recipe_of(group)
-        its = recipe.rule(group, scaled=True)
         for param in group["params"]:
+            its = recipe.rule(group_of(group, param), scaled=True)
             theirs = source.get(param, {})
+            theirs = {**theirs, **recoded(theirs, param, its)}
             names = {AGE, *scalars_of(its), *entries(its, param)} & theirs.keys()
             if names - {STEP}:
                 found[param] = _fitted({name: theirs[name] for name in names}, param, group, recipe)
@@ -101,7 +103,8 @@ def taken(
 
 def _fitted(saved: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], recipe: Recipe) -> State:
     """The entry of a parameter, each tensor a copy; None stands for what is not there."""
-    rule, owner = recipe.rule(group, scaled=True), recipe.owner
+    rule, owner = recipe.rule(group_of(group, param), scaled=True), recipe.owner
+    saved = {**saved, **recoded(saved, param, rule)}
     shapes = entries(rule, param) | dict.fromkeys((AGE, *scalars_of(rule)), ())
     state = {}
     for name, value in saved.items():

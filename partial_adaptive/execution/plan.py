@@ -29,7 +29,18 @@ from partial_adaptive.execution.settings import Group, Reader, Settings
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, locals_of, settled
-from partial_adaptive.execution.state import AGE, State, additions, entries, moved, resting, scalars_of
+from partial_adaptive.execution.state import (
+    AGE,
+    State,
+    additions,
+    entries,
+    moved,
+    recoded,
+    resting,
+    scalars_of,
+    scaling,
+    without_none,
+)
 from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
@@ -187,8 +198,8 @@ class Planner:
         """While p is 0: what keeps the count of gradients that the second moment has seen before."""
         if not isinstance(step.settings.rule.second_moment, Null):
             return []
-        slots = step.settings.recipe.rule(step.group, scaled=True).second_moment.slots
-        found = ((i, resting(state, slots)) for i, state in enumerate(unit.states))
+        names = scaling(step.settings.recipe.rule(step.group, scaled=True), unit.params[0])
+        found = ((i, resting(state, names)) for i, state in enumerate(unit.states))
         return [functools.partial(_update, unit.states, i, added) for i, added in found if added]
 
     # -- what is remembered
@@ -283,9 +294,11 @@ class Planner:
         for i, param in enumerate(params):
             checks.parameter(param)
             entry = state.get(param, {})
+            other = recoded(entry, param, rule) if isinstance(entry, dict) else {}
+            entry = without_none({**entry, **other}) if other else entry
             checks.state(param, entry)
-            added = moved(entry, param, group, rule) | additions(entry, param, group, rule)
-            states.append({**entry, **added} if added else entry)
+            added = other | moved(entry, param, group, rule) | additions(entry, param, group, rule)
+            states.append(without_none({**entry, **added}) if added else entry)
             if added:
                 commits.append(functools.partial(_commit, state, param, states, i, added))
         names = list(entries(rule, params[0]))
@@ -415,6 +428,8 @@ def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[St
     """Bring new entries into the optimizer's state; the dict that the user knows stays the same."""
     if param in state:
         state[param].update(added)
+        for name in [name for name, value in added.items() if value is None]:
+            del state[param][name]
     else:
         state[param] = states[i]
     states[i] = state[param]

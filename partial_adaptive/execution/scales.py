@@ -90,8 +90,10 @@ def _next(
         advance([counter])
     grad = param.grad.to_dense() if param.grad.is_sparse else param.grad
     here = (lambda tensor: tensor) if whole else local
-    row = Row(here(param), settled(here(grad)), {name: here(copied[name]) for name in entries(rule, param)})
-    row, _ = decoded(rule, param, row)
+    row = Row(
+        here(param), settled(here(grad)), {name: here(copied[name]) for name in entries(rule, param)}, rule.rounding
+    )
+    row, _ = decoded(rule, param, row, step=0)
     ((staged, _),) = pieces(row, split=False)
     return staged, unit.hyper([0])
 

@@ -3,12 +3,14 @@
 import operator
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
 
 from partial_adaptive.execution.compiled.program import static
 from partial_adaptive.rules.hyperparameters import validated
+from partial_adaptive.rules.rounding import NEAREST, group_of
 from partial_adaptive.rules.rule import Recipe, Rule
 
 Group = MutableMapping[str, Any]
@@ -47,15 +49,17 @@ class Reader:
     def read(self, groups: Sequence[Group]) -> list[tuple[Group, Settings]]:
         """The groups and their settings, those with equal hyperparameters as one: fewer and larger launches.
 
+        A group of which only some parameters are rounded in a way of their own is two.
+
         Raises:
             ValueError, TypeError: for a hyperparameter that is not allowed, in any of them.
         """
         _separate(groups)
         settings = [self._settle(i, group) for i, group in enumerate(groups)]
-        if len(groups) == 1:
+        if len(groups) == 1 and groups[0]["rounding"] == NEAREST:
             return [(groups[0], settings[0])]
         merged: dict[Hashable, tuple[Group, Settings]] = {}
-        for group, its in zip(groups, settings, strict=True):
+        for group, its in chain.from_iterable(map(self._parts, groups, settings)):
             key = (id(its.recipe), *map(_comparable, its.values))
             merged[key] = (_joined(merged[key][0], group) if key in merged else group, its)
         return list(merged.values())
@@ -66,6 +70,15 @@ class Reader:
         if isinstance(partial, Tensor) and not (group["capturable"] or group["differentiable"]):
             partial = partial.item()
         return self.recipe_of(group).rule(group, scaled=isinstance(partial, Tensor) or partial != 0)
+
+    def _parts(self, group: Group, its: Settings) -> list[tuple[Group, Settings]]:
+        """A group as those of its parameters that are rounded as it says, and those that are not."""
+        others = [i for i, param in enumerate(group["params"]) if group_of(group, param) is not group]
+        if not others:
+            return [(group, its)]
+        rest = {**_chosen(group, others), "rounding": NEAREST}
+        rounded = [i for i in range(len(group["params"])) if i not in {*others}]
+        return [(_chosen(group, rounded), its), (rest, self._settings(rest))]
 
     def _settle(self, index: int, group: Group) -> Settings:
         recipe = self.recipe_of(group)
@@ -83,11 +96,15 @@ class Reader:
         changed = validated(group, table, recipe.owner, wait=False)
         if changed:
             group.update(changed)
-            values = tuple(map(group.__getitem__, table))
+        settings = self._known[index] = self._settings(group)
+        return settings
+
+    def _settings(self, group: Group) -> Settings:
+        recipe = self.recipe_of(group)
+        values = tuple(map(group.__getitem__, recipe.table))
         rule = self.rule(group)
         lasting = not any(isinstance(v, Tensor) for value in values for v in _flat(value))
-        settings = self._known[index] = Settings(recipe, values, rule, (rule, static(group, table)), lasting)
-        return settings
+        return Settings(recipe, values, rule, (rule, static(group, recipe.table)), lasting)
 
 
 def _separate(groups: Sequence[Group]) -> None:
@@ -107,6 +124,11 @@ def _joined(first: Group, second: Group) -> Group:
     if "param_names" in first and "param_names" in second:
         both["param_names"] = [*first["param_names"], *second["param_names"]]
     return both
+
+
+def _chosen(group: Group, positions: Sequence[int]) -> Group:
+    lists = {name: [group[name][i] for i in positions] for name in ("params", "param_names") if name in group}
+    return {**group, **lists}
 
 
 def _flat(value: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from partial_adaptive.execution.state import encoded_like, shape_of
+from partial_adaptive.rules.rounding import Rounding, noise, stochastically
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.stage import Codec
 
@@ -24,20 +25,31 @@ class Row(NamedTuple):
         param: what to update.
         grad: its gradient, not to be changed.
         slots: its state, by name, to be updated in place.
+        rounding: how it is rounded; None for the nearest.
+        step: how many steps it has taken, which chooses the noise of rounding.
+        start: the position of its first element, where it is a part of a parameter.
     """
 
     param: Tensor
     grad: Tensor
     slots: Mapping[str, Tensor]
+    rounding: Rounding | None = None
+    step: Any = 0
+    start: int = 0
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All of them."""
         return (self.param, self.grad, *self.slots.values())
 
+    def but(self, **changes: Any) -> "Row":
+        """The row with something else in some places."""
+        return self._replace(**changes)
+
     def map(self, function: Callable[[Tensor], Tensor]) -> "Row":
         """The row of what a function makes of each tensor."""
-        return Row(function(self.param), function(self.grad), {k: function(v) for k, v in self.slots.items()})
+        slots = {name: function(slot) for name, slot in self.slots.items()}
+        return self.but(param=function(self.param), grad=function(self.grad), slots=slots)
 
 
 Land = Callable[[], object]  # brings a result home where it was computed on copies
@@ -122,7 +134,7 @@ def pieces(row: Row, *, split: bool) -> Iterator[tuple[Row, Land | None]]:
     or lazy, a copy.
     """
     if row.grad.is_sparse and not row.grad.sparse_dim():
-        row = Row(row.param, row.grad.to_dense(), row.slots)
+        row = row.but(grad=row.grad.to_dense())
     if row.grad.is_sparse:
         yield _touched(row)
         return
@@ -135,8 +147,8 @@ def pieces(row: Row, *, split: bool) -> Iterator[tuple[Row, Land | None]]:
         yield _working(part)
 
 
-def decoded(rule: Rule, param: Tensor, row: Row) -> tuple[Row, Land]:
-    """The row with the values of coded slots in the places of their parts, and what codes them again."""
+def decoded(rule: Rule, param: Tensor, row: Row, step: Any) -> tuple[Row, Land]:
+    """The row with the values of coded slots in the places of their parts, and what codes them again at a step."""
     slots: dict[str, Tensor] = {}
     coded: list[tuple[str, Codec, dict[str, Tensor]]] = []
     for name, slot in rule.slots.items():
@@ -150,10 +162,10 @@ def decoded(rule: Rule, param: Tensor, row: Row) -> tuple[Row, Land]:
 
     def land() -> None:
         for name, codec, parts in coded:
-            for suffix, part in codec.encode(slots[name]).items():
+            for suffix, part in codec.encode(slots[name], step).items():
                 parts[suffix].copy_(part)
 
-    return Row(row.param, row.grad, slots), land
+    return row.but(slots=slots), land
 
 
 def _pairs(tensor: Tensor) -> Tensor:
@@ -170,7 +182,7 @@ def _parts(row: Row) -> Iterator[Row]:
         return
     flat = row.map(lambda tensor: tensor.as_strided((numel,), (1,)))
     for start in range(0, numel, limit):
-        yield flat.map(itemgetter(slice(start, start + limit)))
+        yield flat.map(itemgetter(slice(start, start + limit))).but(start=start)
 
 
 def _resolved(row: Row) -> tuple[Row, Land]:
@@ -178,7 +190,7 @@ def _resolved(row: Row) -> tuple[Row, Land]:
     copies = [(tensor, settled(tensor).clone()) for tensor in (row.param, *row.slots.values()) if is_lazy(tensor)]
     resolved = {id(tensor): copy for tensor, copy in copies}
     slots = {name: resolved.get(id(tensor), tensor) for name, tensor in row.slots.items()}
-    ((staged, inner),) = pieces(Row(resolved.get(id(row.param), row.param), row.grad, slots), split=False)
+    ((staged, inner),) = pieces(row.but(param=resolved.get(id(row.param), row.param), slots=slots), split=False)
 
     def land() -> None:
         if inner is not None:
@@ -202,10 +214,38 @@ def _working(row: Row) -> tuple[Row, Land | None]:
         return copy
 
     grad = settled(row.grad).to(dtype)
-    working = Row(target(row.param), grad, {name: target(tensor) for name, tensor in row.slots.items()})
-    if not copies:
-        return working, None
-    return working, lambda: [tensor.copy_(copy) for tensor, copy in copies]
+    rounding = row.rounding
+    kept = rounding.slots if rounding is not None else {}
+    slots = {name: tensor if name in kept else target(tensor) for name, tensor in row.slots.items()}
+    param = target(row.param) if rounding is None else row.param.to(dtype, copy=True)
+    if rounding is not None:
+        rounding.widen(param, slots)
+
+    def land() -> None:
+        for tensor, copy in copies:
+            tensor.copy_(copy)
+        if rounding is not None:
+            rounding.land(param, row.param, slots, _Landing(row))
+
+    return Row(param, grad, slots), land if copies or rounding is not None else None
+
+
+class _Landing(NamedTuple):
+    """How the values of a row's parameter are rounded to its dtype."""
+
+    row: Row
+
+    def nearest(self, value: Tensor) -> Tensor:
+        """By torch."""
+        return value.to(self.row.param.dtype).to(value.dtype)
+
+    def stochastic(self, value: Tensor, seed: int) -> Tensor:
+        """By noise for each position in memory; in place, in a dense copy of the parameter."""
+        row, here = self.row, local(value)
+        before, now = (t.as_strided((here.numel(),), (1,)) for t in (local(row.param).float(), here))
+        bits = noise(here.numel(), row.step, seed, here.device, start=row.start, salt=before.view(torch.int32))
+        now.copy_(stochastically(now.float(), row.param.dtype, bits))
+        return value
 
 
 def _touched(row: Row) -> tuple[Row, Land]:
@@ -215,7 +255,7 @@ def _touched(row: Row) -> tuple[Row, Land]:
     targets = {"param": row.param, **row.slots}
     rows = {name: target[index] for name, target in targets.items()}
     slots = {name: tensor for name, tensor in rows.items() if name != "param"}
-    ((staged, inner),) = pieces(Row(rows["param"], grad.values(), slots), split=False)
+    ((staged, inner),) = pieces(row.but(param=rows["param"], grad=grad.values(), slots=slots), split=False)
 
     def land() -> None:
         if inner is not None:

@@ -1,15 +1,18 @@
 """What a parameter's entry in the optimizer's state holds: the rule's slots, its 0-dim numbers, and step counts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import _get_scalar_dtype
 
+from partial_adaptive.rules.codecs import CODECS
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.second_moments import Null
-from partial_adaptive.rules.stage import Codec, Slot
+from partial_adaptive.rules.stage import COMPENSATION, Codec, Slot
 
 State = dict[str, Any]
 
@@ -32,7 +35,7 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
         rule: the rule of the next step.
     """
     added: State = {}
-    own = rule.second_moment.slots
+    own = scaling(rule, param)
     device = scalar_device(param, group)
     if own and STEP in state and not any(name in state for name in own) and state[STEP].item() > 0:
         added[AGE] = torch.zeros_like(state[STEP])
@@ -42,8 +45,8 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
             added[name] = torch.full((), value, dtype=dtype, device=device)
     for name, slot in rule.slots.items():
         if slot.codec is not None:
-            parts = slot.codec.encode(_first(slot, param, group))
-            added |= {name + suffix: part for suffix, part in parts.items() if name + suffix not in state}
+            parts = _named(name, slot.codec.encode(_first(slot, param, group)))
+            added |= {part: value for part, value in parts.items() if part not in state}
         elif name not in state:
             added[name] = _first(slot, param, group)
     return added
@@ -58,9 +61,9 @@ def moved(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rul
     return {name: state[name].to(device) for name in names}
 
 
-def resting(state: Mapping[str, Any], slots: Iterable[str]) -> State:
+def resting(state: Mapping[str, Any], names: Iterable[str]) -> State:
     """The count of gradients that the second moment has seen, to be kept from the first step at p = 0 on."""
-    return {AGE: state[STEP].clone()} if AGE not in state and any(name in state for name in slots) else {}
+    return {AGE: state[STEP].clone()} if AGE not in state and any(name in state for name in names) else {}
 
 
 def advance(counters: list[Tensor]) -> None:
@@ -79,16 +82,23 @@ def counters_of(states: Sequence[State], rule: Rule) -> list[Tensor]:
 
 def entries(rule: Rule, param: Tensor) -> dict[str, tuple[int, ...]]:
     """The shapes of all entries of the slots of a parameter, by name."""
-    shapes = {}
-    for name, slot in rule.slots.items():
-        shape = shape_of(slot, param)
-        if slot.codec is None:
-            shapes[name] = tuple(shape)
-        else:
-            shapes |= {name + suffix: tuple(part.shape) for suffix, part in encoded_like(slot.codec, shape).items()}
-    return shapes
+    return {part: shape for name in rule.slots for part, shape in _entries(rule, name, param).items()}
 
 
+def scaling(rule: Rule, param: Tensor) -> list[str]:
+    """Names of the entries of the second moment's slots."""
+    return [part for name in rule.second_moment.slots for part in _entries(rule, name, param)]
+
+
+def _entries(rule: Rule, name: str, param: Tensor) -> dict[str, tuple[int, ...]]:
+    slot = rule.slots[name]
+    shape = shape_of(slot, param)
+    if slot.codec is None:
+        return {name: tuple(shape)}
+    return {part: tuple(like.shape) for part, like in _named(name, encoded_like(slot.codec, shape)).items()}
+
+
+@lru_cache(maxsize=1024)
 def encoded_like(codec: Codec, shape: torch.Size) -> Mapping[str, Tensor]:
     """What a codec makes of a value of this shape, without contents."""
     return codec.encode(torch.zeros(shape, device="meta"))
@@ -101,11 +111,61 @@ def shape_of(slot: Slot, param: Tensor) -> torch.Size:
     return torch.Size(slot.shape(torch.Size((*param.shape, 2)) if param.is_complex() else param.shape))
 
 
-def dtype_of(slot: Slot, param: Tensor, group: Mapping[str, Any]) -> torch.dtype:
+def dtype_of(slot: Slot, param: Tensor) -> torch.dtype:
     """The dtype that a slot starts with."""
     real: torch.dtype = param.dtype.to_real()
-    dtype: torch.dtype = group["state_dtype"] or (torch.float32 if real.itemsize < 4 else real)
+    dtype = real if slot.dtype == "param" else slot.dtype or (torch.float32 if real.itemsize < 4 else real)
     return dtype.to_complex() if param.is_complex() and slot.follows else dtype
+
+
+def recoded(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
+    """The slots that are stored otherwise than the rule has it: values that are to be coded, or codes that are not.
+
+    Compensation that is no longer made use of is dropped: the parameter goes on without.
+
+    Args:
+        state: the parameter's state, from a checkpoint or from before `state_dtype` has changed; it is not changed.
+        param: the parameter.
+        rule: the rule of the next step.
+
+    Returns:
+        What is to be in the place of such entries; None for nothing.
+    """
+    changed: State = {COMPENSATION: None} if COMPENSATION in state and COMPENSATION not in rule.slots else {}
+    for name, slot in rule.slots.items():
+        value = state.get(name)
+        if not isinstance(value, Tensor):
+            continue
+        is_plain = value.is_floating_point() or value.is_complex()
+        if slot.codec is not None and is_plain and not _has(state, name, slot, param):
+            changed |= _named(name, slot.codec.encode(torch.view_as_real(value) if value.is_complex() else value))
+        for codec in (known(slot) for known in CODECS.values() if slot.codec is None and not is_plain):
+            coded = replace(slot, codec=codec)
+            if _has(state, name, coded, param):
+                shape = shape_of(coded, param)
+                parts = encoded_like(codec, shape)
+                plain = codec.decode({part: state[name + part] for part in parts}, shape)
+                plain = torch.view_as_complex(plain) if slot.follows and param.is_complex() else plain
+                changed |= dict.fromkeys(_named(name, parts)) | {name: plain.to(dtype_of(slot, param))}
+    return changed
+
+
+def without_none(state: Mapping[str, Any]) -> State:
+    """A copy without what stands for nothing."""
+    return {name: value for name, value in state.items() if value is not None}
+
+
+def _has(state: Mapping[str, Any], name: str, slot: Slot, param: Tensor) -> bool:
+    """Whether all parts of a coded slot are there."""
+    assert slot.codec is not None
+    parts = _named(name, encoded_like(slot.codec, shape_of(slot, param)))
+    found = ((state.get(part), like) for part, like in parts.items())
+    return all(isinstance(x, Tensor) and (x.dtype, x.shape) == (like.dtype, like.shape) for x, like in found)
+
+
+def _named(name: str, parts: Mapping[str, Any]) -> State:
+    """The parts of a code by their names in the state."""
+    return {name + suffix: part for suffix, part in parts.items()}
 
 
 def scalar_device(param: Tensor, group: Mapping[str, Any]) -> torch.device:
@@ -129,8 +189,8 @@ def placed(name: str, value: Tensor, param: Tensor, group: Mapping[str, Any], ru
     slot = rule.slots.get(name)
     if slot is None or slot.codec is not None:
         return value.to(param.device, copy=True)
-    start = dtype_of(slot, param, group)
-    dtype = start if group["state_dtype"] else torch.promote_types(value.dtype, start)
+    start = dtype_of(slot, param)
+    dtype = start if slot.dtype else torch.promote_types(value.dtype, start)
     if slot.follows and type(value) is Tensor and type(param) in (Tensor, torch.nn.Parameter):
         return torch.empty_like(param, dtype=dtype, requires_grad=False).copy_(value)
     return value.to(param.device, dtype, copy=True)
@@ -166,7 +226,7 @@ def misfit(name: str, value: Any, param: Tensor, rule: Rule, shapes: Mapping[str
 
 def _first(slot: Slot, param: Tensor, group: Mapping[str, Any]) -> Tensor:
     value = group[slot.first] if isinstance(slot.first, str) else slot.first
-    dtype = dtype_of(slot, param, group)
+    dtype = dtype_of(slot, param)
     if not slot.follows:
         return torch.full(shape_of(slot, param), value, dtype=dtype, device=param.device)
     tensor = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format, requires_grad=False)

@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import given
+from partial_adaptive.rules.hyperparameters import StateDtype, given
 from partial_adaptive.rules.numerators import AnnealedGradient, Gradient, HeavyBall
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
@@ -47,12 +46,13 @@ class PartialAdagrad(PartialAdaptiveOptimizer, member="partial_adagrad"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -82,7 +82,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer, member="partial_adagrad"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -119,12 +119,13 @@ class PartialRMSprop(PartialAdaptiveOptimizer, member="partial_rmsprop"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -154,7 +155,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer, member="partial_rmsprop"):
         decoupled_weight_decay: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -195,12 +196,13 @@ class PartialAdadelta(PartialAdaptiveOptimizer, member="partial_adadelta"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -228,7 +230,7 @@ class PartialAdadelta(PartialAdaptiveOptimizer, member="partial_adadelta"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:

@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import BiasCorrection, given
+from partial_adaptive.rules.hyperparameters import BiasCorrection, StateDtype, given
 from partial_adaptive.rules.numerators import ExpAvg, NesterovExpAvg
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
@@ -48,12 +47,13 @@ class Padam(PartialAdaptiveOptimizer, member="padam"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -83,7 +83,7 @@ class Padam(PartialAdaptiveOptimizer, member="padam"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -124,12 +124,13 @@ class PartialAdam(PartialAdaptiveOptimizer, member="partial_adam"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -158,7 +159,7 @@ class PartialAdam(PartialAdaptiveOptimizer, member="partial_adam"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -198,12 +199,13 @@ class PartialNAdam(PartialAdaptiveOptimizer, member="partial_nadam"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -233,7 +235,7 @@ class PartialNAdam(PartialAdaptiveOptimizer, member="partial_nadam"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -272,12 +274,13 @@ class PartialAdaMax(PartialAdaptiveOptimizer, member="partial_adamax"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -306,7 +309,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer, member="partial_adamax"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -343,12 +346,13 @@ class PartialAdaBelief(PartialAdaptiveOptimizer, member="partial_adabelief"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -377,7 +381,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer, member="partial_adabelief"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -415,12 +419,13 @@ class PartialYogi(PartialAdaptiveOptimizer, member="partial_yogi"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -450,7 +455,7 @@ class PartialYogi(PartialAdaptiveOptimizer, member="partial_yogi"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:

@@ -56,10 +56,11 @@ class PartialShampoo(PartialAdaptiveOptimizer, member="partial_shampoo"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -142,10 +143,11 @@ class PartialSOAP(PartialAdaptiveOptimizer, member="partial_soap"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

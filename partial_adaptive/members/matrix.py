@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import given
+from partial_adaptive.rules.hyperparameters import StateDtype, given
 from partial_adaptive.rules.numerators import NesterovAverage
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.spectra import ShapeScale, Spectrum
@@ -50,10 +49,11 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -85,7 +85,7 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(

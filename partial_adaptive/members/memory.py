@@ -2,13 +2,12 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.blocks import BlockMean, Cover, Factored
-from partial_adaptive.rules.hyperparameters import BiasCorrection, given
+from partial_adaptive.rules.hyperparameters import BiasCorrection, StateDtype, given
 from partial_adaptive.rules.numerators import ExpAvg, HeavyBall, RelativeGradient
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.projection import Constraint
@@ -49,12 +48,13 @@ class PartialAdamMini(PartialAdaptiveOptimizer, member="partial_adam_mini"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -85,7 +85,7 @@ class PartialAdamMini(PartialAdaptiveOptimizer, member="partial_adam_mini"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -123,12 +123,13 @@ class PartialAdafactor(PartialAdaptiveOptimizer, member="partial_adafactor"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -157,7 +158,7 @@ class PartialAdafactor(PartialAdaptiveOptimizer, member="partial_adafactor"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:
@@ -198,12 +199,13 @@ class PartialSM3(PartialAdaptiveOptimizer, member="partial_sm3"):
         fused: update all tensors in one kernel, compiled from the rule at the first step; True, False or None (default:
             None).
         beyond_half: allow p up to 1, where the theory says nothing; True or False (default: False).
-        state_dtype: dtype of the state; None: the parameter's, and float32 for parameters in 16 bits; a floating-point
-            torch.dtype or None (default: None).
+        state_dtype: how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits;
+            a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         constraint: feasible set, onto which every step is projected in the metric s^(2p); None, a Constraint or its
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
-            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`.
+            `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
+            `rounding`, `rounding_seed`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -231,7 +233,7 @@ class PartialSM3(PartialAdaptiveOptimizer, member="partial_sm3"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         constraint: Constraint | None = None,
         **options: Unpack[Options],
     ) -> None:

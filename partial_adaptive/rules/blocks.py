@@ -45,7 +45,7 @@ class BlockMean(Estimator):
 
     needs = TENSOR
     batched = True
-    slots = {"exp_avg_sq": Slot(shape=Blocks("row", 1))}
+    slots = {"exp_avg_sq": Slot(shape=Blocks("row", 1), nonnegative=True)}
     hyperparameters = ("betas", "eps", "bias_correction")
     own = {
         "blocks": choice(
@@ -60,7 +60,7 @@ class BlockMean(Estimator):
     decay = "beta2"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slots", {"exp_avg_sq": Slot(shape=Blocks(self.blocks, self.heads))})
+        object.__setattr__(self, "slots", {"exp_avg_sq": Slot(shape=Blocks(self.blocks, self.heads), nonnegative=True)})
 
     def select(self, group: Mapping[str, Any]) -> "BlockMean":
         return BlockMean(group["blocks"], group["heads"])
@@ -134,7 +134,11 @@ class Factored(Estimator):
 
     needs = TENSOR
     batched = True
-    slots = {"row_var": Slot(shape=rows), "col_var": Slot(shape=columns), "variance": Slot(shape=vector)}
+    slots = {
+        "row_var": Slot(shape=rows, nonnegative=True),
+        "col_var": Slot(shape=columns, nonnegative=True),
+        "variance": Slot(shape=vector, nonnegative=True),
+    }
     hyperparameters = ()
     own = {
         "eps": FLOORS,
@@ -163,8 +167,8 @@ class Cover(Estimator):
     needs = TENSOR
     batched = True
     slots = {
-        "row_max": Slot(shape=Blocks("row", 1)),
-        "col_max": Slot(shape=first_row),
+        "row_max": Slot(shape=Blocks("row", 1), nonnegative=True),
+        "col_max": Slot(shape=first_row, nonnegative=True),
     }
 
     def scale(self, grad: Tensor, hyper: Hyper, row_max: Tensor, col_max: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 BiasCorrection = Literal["consistent", "adam", "none"]
+Rounding = Literal["nearest", "stochastic", "kahan"]
+StateDtype: TypeAlias = torch.dtype | Literal["8bit"] | Mapping[str, torch.dtype | Literal["8bit"] | None] | None
 REQUIRED = object()  # the default of a hyperparameter that has none
 
 
@@ -139,6 +141,27 @@ def _plain_pair(value: Any) -> Any:
     return value
 
 
+CODES = ("8bit",)  # names of codecs
+OTHERS = "*"  # in a dict by slot: all that it does not name
+
+
+def _is_storage(value: Any) -> bool:
+    return value is None or value in CODES or (isinstance(value, torch.dtype) and value.is_floating_point)
+
+
+def _is_pairs(value: tuple[Any, ...]) -> bool:
+    pairs = all(type(pair) is tuple and len(pair) == 2 for pair in value)
+    return pairs and all(isinstance(name, str) and _is_storage(choice) for name, choice in value)
+
+
+def _pairs_of(value: Any) -> Any:
+    """A dict, or what a configuration makes of its items, as sorted pairs: plain, and equal where it means the same."""
+    if type(value) is tuple or not isinstance(value, Mapping | list):
+        return value
+    items = value.items() if isinstance(value, Mapping) else map(tuple, value)
+    return tuple(sorted(items, key=repr))
+
+
 _fraction = _within(0, 1, closed=False, tensor=True)
 
 HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
@@ -190,11 +213,21 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     "capturable": flag(False, meaning="never wait for a value on the device (CUDA graphs)"),
     "differentiable": flag(False, meaning="let autograd run through `step`"),
     "state_dtype": Hyperparameter(
-        "dtype of the state; None: the parameter's, and float32 for parameters in 16 bits",
-        "a floating-point torch.dtype or None",
-        lambda value: value is None or (isinstance(value, torch.dtype) and value.is_floating_point),
+        "how the state is stored; None: in the parameter's dtype, and in float32 for parameters in 16 bits",
+        "a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others",
+        lambda value: _is_pairs(value) if type(value) is tuple else _is_storage(value),
         None,
+        _pairs_of,
     ),
+    "rounding": choice(
+        "nearest",
+        "nearest",
+        "stochastic",
+        "kahan",
+        meaning="how parameters in 16 bits are rounded: to the nearest, at random without bias, or with what is lost "
+        "kept beside them",
+    ),
+    "rounding_seed": whole(0, 0, 2**32 - 1, meaning="the seed of stochastic rounding"),
 }
 
 # What `Hyper`, or a param group, has under these names is something else than a hyperparameter.
@@ -205,7 +238,8 @@ _TAKEN = """
 NUMBERS = frozenset(_TAKEN.split())
 MODES = ("foreach", "fused", "capturable", "differentiable")
 DECAY = ("weight_decay", "decoupled_weight_decay", "peak_lr", "cautious_weight_decay")
-COMMON = ("lr", "partial", "beyond_half", *DECAY, "maximize", *MODES, "state_dtype")
+STORAGE = ("state_dtype", "rounding", "rounding_seed")
+COMMON = ("lr", "partial", "beyond_half", *DECAY, "maximize", *MODES, *STORAGE)
 EXCLUSIVE = (("foreach", "differentiable"), ("fused", "differentiable"), ("fused", "foreach"))
 
 

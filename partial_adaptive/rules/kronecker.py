@@ -294,12 +294,12 @@ class KroneckerSum(Kronecker):
 
     def _slots(self, cut: Cut) -> Mapping[str, Slot]:
         return {
-            "left": Slot(Factor(cut, 0, diagonal=True)),
-            "right": Slot(Factor(cut, 1)),
-            "left_basis": Slot(Factor(cut, 0)),
-            "right_basis": Slot(Factor(cut, 1)),
-            "left_values": Slot(Factor(cut, 0, 1)),
-            "right_values": Slot(Factor(cut, 1, 1)),
+            "left": Slot(Factor(cut, 0, diagonal=True), coarse=False),
+            "right": Slot(Factor(cut, 1), coarse=False),
+            "left_basis": Slot(Factor(cut, 0), coarse=False),
+            "right_basis": Slot(Factor(cut, 1), coarse=False),
+            "left_values": Slot(Factor(cut, 0, 1), coarse=False),
+            "right_values": Slot(Factor(cut, 1, 1), coarse=False),
         }
 
     @staticmethod
@@ -369,11 +369,11 @@ class RotatedExpAvgSq(Kronecker):
 
     def _slots(self, cut: Cut) -> Mapping[str, Slot]:
         return {
-            "exp_avg_sq": Slot(),
-            "left": Slot(Factor(cut, 0)),
-            "right": Slot(Factor(cut, 1)),
-            "left_basis": Slot(Factor(cut, 0)),
-            "right_basis": Slot(Factor(cut, 1)),
+            "exp_avg_sq": Slot(nonnegative=True),
+            "left": Slot(Factor(cut, 0), coarse=False),
+            "right": Slot(Factor(cut, 1), coarse=False),
+            "left_basis": Slot(Factor(cut, 0), coarse=False),
+            "right_basis": Slot(Factor(cut, 1), coarse=False),
         }
 
     def _of_vector(self, grad: Tensor, hyper: Hyper, exp_avg_sq: Tensor, *none: Tensor) -> Tensor:

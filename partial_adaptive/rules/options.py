@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypedDict
 
-from partial_adaptive.rules.hyperparameters import Hyperparameter
+from partial_adaptive.rules.hyperparameters import Hyperparameter, Rounding
 from partial_adaptive.rules.stage import Selectable, Switch, Transform
 from partial_adaptive.rules.transforms import (
     AdaptiveClip,
@@ -65,6 +65,9 @@ class Options(TypedDict, total=False):
             gradients do at the end of a schedule (Defazio, 2025); a finite number ≥ 0, or None.
         cautious_weight_decay: decoupled decay only of elements that the step moves towards 0 (Chen et al., 2025); True
             or False.
+        rounding: how parameters in bfloat16 and float16 are rounded: "nearest"; "stochastic", at random and without
+            bias; or "kahan", with what is lost kept in the state.
+        rounding_seed: seed of stochastic rounding; a whole number in [0, 4294967295].
 
     Example:
         >>> import torch
@@ -81,3 +84,5 @@ class Options(TypedDict, total=False):
     cautious: bool
     peak_lr: float | None
     cautious_weight_decay: bool
+    rounding: Rounding
+    rounding_seed: int

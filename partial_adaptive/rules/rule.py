@@ -8,9 +8,11 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from partial_adaptive.rules.codecs import check_names, stored
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, Hyper, Hyperparameter, nearest, table_for
 from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.projection import CONSTRAINT, Constraint
+from partial_adaptive.rules.rounding import Rounding, rounding_of
 from partial_adaptive.rules.second_moments import Estimator, Null, Quotient, SecondMoment
 from partial_adaptive.rules.stage import RESERVED, Needs, Selectable, Slot, Stage, Tensors, Transform
 from partial_adaptive.rules.transforms import decayed
@@ -26,6 +28,8 @@ class Rule:
         second_moment: is P.
         after: change the direction P^(−p) n, in this order.
         constraint: the feasible set onto which θ is projected at the end, if there is one.
+        storage: how the slots are stored, as `state_dtype` says.
+        rounding: how parameters in 16 bits are rounded; None for the nearest.
     """
 
     before: tuple[Transform, ...]
@@ -33,6 +37,8 @@ class Rule:
     second_moment: SecondMoment
     after: tuple[Transform, ...]
     constraint: Constraint | None = None
+    storage: Any = None
+    rounding: Rounding | None = None
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -42,8 +48,14 @@ class Rule:
 
     @cached_property
     def slots(self) -> Mapping[str, Slot]:
-        """All state tensors, by name."""
-        return {name: slot for stage in self.stages for name, slot in stage.slots.items()}
+        """All state tensors, by name, as they are stored."""
+        declared = {name: slot for stage in self.stages for name, slot in stage.slots.items()}
+        return stored(declared, self.storage) | dict(self.rounding.slots if self.rounding else {})
+
+    @cached_property
+    def coded(self) -> tuple[str, ...]:
+        """Names of the slots that are stored in a code."""
+        return tuple(name for name, slot in self.slots.items() if slot.codec)
 
     @cached_property
     def needs(self) -> Needs:
@@ -282,19 +294,25 @@ class Recipe:
                 f"{_PROJECTION} takes a second moment with a value per element, an Estimator: the projection is in its "
                 f"metric; got {type(second_moment).__name__}"
             )
+        storage = HYPERPARAMETERS["state_dtype"].convert(group["state_dtype"])  # what is set in a group may be a dict
         key = (
             tuple(filter(None, (part.select(group) for part in self.before))),
             cast(Momentum, self.momentum.select(group)),
             second_moment if scaled else Null(second_moment.decay),
             tuple(filter(None, (part.select(group) for part in self.after))),
             constraint,
+            storage,
+            rounding_of(group),
         )
         if key not in self._known:
+            check_names(storage, [name for stage in self.stages for name in stage.slots], self.owner)
             if constraint is not None:
                 constraint.check()
             while len(self._known) >= REMEMBERED:
                 del self._known[next(iter(self._known))]
-            self._known[key] = Rule(*key)
+            rule = Rule(*key)
+            assert rule.slots is not None, "a choice of storage that does not fit is refused here"
+            self._known[key] = rule
         return self._known[key]
 
     @cached_property

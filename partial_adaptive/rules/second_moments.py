@@ -114,7 +114,7 @@ class SquareSum(Estimator):
     Duchi, Hazan, Singer: Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 2011.
     """
 
-    slots = {"sum": Slot(first="initial_accumulator_value")}
+    slots = {"sum": Slot(first="initial_accumulator_value", nonnegative=True)}
     hyperparameters = ("eps", "initial_accumulator_value")
     sparse = True
 
@@ -126,7 +126,7 @@ class SquareSum(Estimator):
 class SquareMean(Estimator):
     """s = √(Σg²/t) + ε: Adagrad's as the Padam paper writes it."""
 
-    slots = {"sum": Slot(first="initial_accumulator_value")}
+    slots = {"sum": Slot(first="initial_accumulator_value", nonnegative=True)}
     hyperparameters = ("eps", "initial_accumulator_value")
     sparse = True
 
@@ -141,7 +141,7 @@ class ExpAvgSq(Estimator):
     Kingma, Ba: Adam: A Method for Stochastic Optimization, ICLR 2015.
     """
 
-    slots = {"exp_avg_sq": Slot()}
+    slots = {"exp_avg_sq": Slot(nonnegative=True)}
     hyperparameters = ("betas", "eps", "bias_correction")
     decay = "beta2"
 
@@ -156,7 +156,7 @@ class AmsgradMax(Estimator):
     Reddi, Kale, Kumar: On the Convergence of Adam and Beyond, ICLR 2018.
     """
 
-    slots = {"exp_avg_sq": Slot(), "max_exp_avg_sq": Slot()}
+    slots = {"exp_avg_sq": Slot(nonnegative=True), "max_exp_avg_sq": Slot(nonnegative=True)}
     hyperparameters = ("betas", "eps", "bias_correction")
     decay = "beta2"
 
@@ -172,7 +172,7 @@ class ExpInf(Estimator):
     Kingma, Ba: Adam: A Method for Stochastic Optimization, ICLR 2015, section 7.1.
     """
 
-    slots = {"exp_inf": Slot()}
+    slots = {"exp_inf": Slot(nonnegative=True)}
     hyperparameters = ("betas", "eps")
 
     def scale(self, grad: Tensor, hyper: Hyper, exp_inf: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class SquareAvg(Estimator):
     Tieleman, Hinton: Lecture 6.5, Neural Networks for Machine Learning, COURSERA 2012.
     """
 
-    slots = {"square_avg": Slot()}
+    slots = {"square_avg": Slot(nonnegative=True)}
     hyperparameters = ("alpha", "eps")
 
     def scale(self, grad: Tensor, hyper: Hyper, square_avg: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ class CenteredSquareAvg(Estimator):
     Graves: Generating Sequences With Recurrent Neural Networks, 2013.
     """
 
-    slots = {"square_avg": Slot(), "grad_avg": Slot()}
+    slots = {"square_avg": Slot(nonnegative=True, coarse=False), "grad_avg": Slot(coarse=False)}
     hyperparameters = ("alpha", "eps")
 
     def scale(self, grad: Tensor, hyper: Hyper, square_avg: Tensor, grad_avg: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class DeltaRatio(Estimator):
     Zeiler: ADADELTA: An Adaptive Learning Rate Method, 2012.
     """
 
-    slots = {"square_avg": Slot(), "acc_delta": Slot()}
+    slots = {"square_avg": Slot(nonnegative=True), "acc_delta": Slot(nonnegative=True)}
     hyperparameters = ("rho", "eps")
 
     def scale(self, grad: Tensor, hyper: Hyper, square_avg: Tensor, acc_delta: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ class DeltaRatio(Estimator):
 class ExpAvgVar(Estimator):
     """s = √(v/c₂) + ε, v = β₂v + (1−β₂)(g−m)² + ε: AdaBelief's, the variance around the expected gradient."""
 
-    slots = {"exp_avg_var": Slot()}
+    slots = {"exp_avg_var": Slot(nonnegative=True)}
     reads = ("exp_avg",)
     hyperparameters = ("betas", "eps", "bias_correction")
     decay = "beta2"
@@ -245,7 +245,7 @@ class ExpAvgVar(Estimator):
 class YogiSq(Estimator):
     """s = √(v/c₂) + ε, v = v − (1−β₂)·sign(v − g²)·g²: Yogi's, which moves v by no more than the gradient's size."""
 
-    slots = {"exp_avg_sq": Slot(first="initial_accumulator_value")}
+    slots = {"exp_avg_sq": Slot(first="initial_accumulator_value", nonnegative=True)}
     hyperparameters = ("betas", "eps", "bias_correction", "initial_accumulator_value")
     decay = "beta2"
 

@@ -4,7 +4,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ RENAMED = {
     "initial": "`Slot(first=…)`",
     "follow": "a `Transform` in `after`",
 }
-RESERVED = ("param", "grad", "step", "estimator_step")
+COMPENSATION = "compensation"  # what a parameter in 16 bits has lost in rounding
+RESERVED = ("param", "grad", "step", "estimator_step", COMPENSATION)
 
 
 class Needs(enum.Enum):
@@ -40,10 +41,20 @@ ELEMENT, TENSOR = Needs.ELEMENT, Needs.TENSOR
 
 
 class Codec(Protocol):
-    """How a tensor of state is stored: what the checkpoint holds, from what the arithmetic sees, and back."""
+    """How a tensor of state is stored: what the checkpoint holds, from what the arithmetic sees, and back.
 
-    def encode(self, value: Tensor) -> Mapping[str, Tensor]:
-        """The tensors to store, by the suffix of their names in the state."""
+    It must be hashable, and equal only to what stores alike: a frozen dataclass, or any class without `__eq__`.
+    """
+
+    def __hash__(self) -> int: ...
+
+    def encode(self, value: Tensor, step: Any = 0) -> Mapping[str, Tensor]:
+        """The tensors to store, by the suffix of their names in the state.
+
+        Args:
+            value: what the arithmetic has come to.
+            step: how many steps the parameter has taken, as a number or a 0-dim tensor, for codes with noise.
+        """
 
     def decode(self, parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
         """The value, of this shape, as a new tensor."""
@@ -63,6 +74,10 @@ class Slot:
             dimension of 2. Any other shape than the parameter's needs the whole TENSOR.
         first: what it starts with: a number, or the name of the hyperparameter that holds it.
         codec: how it is stored; as it is where None.
+        dtype: in which it is stored; None for the parameter's, float32 where that has 16 bits; "param" for the
+            parameter's in any case.
+        nonnegative: whether its values never are below 0, so that a code needs no signs.
+        coarse: whether a code that keeps few digits will do; not where a difference of nearly equal values is taken.
 
     Example:
         >>> rows = Slot(shape=lambda shape: (*shape[:1], *(1 for _ in shape[1:])))
@@ -73,6 +88,9 @@ class Slot:
     shape: Callable[[torch.Size], Sequence[int]] = like
     first: float | str = 0.0
     codec: Codec | None = None
+    dtype: torch.dtype | Literal["param"] | None = None
+    nonnegative: bool = False
+    coarse: bool = True
 
     @property
     def follows(self) -> bool:

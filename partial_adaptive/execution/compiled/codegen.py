@@ -55,6 +55,8 @@ def generate(
     slots = {node: f"c{i}" for i, node in enumerate(crossing)}
 
     def operand(arg: Node | float, node: Node) -> str:
+        if isinstance(arg, int):
+            return str(arg)
         if not isinstance(arg, Node):
             return constant(arg, node.elementwise)
         return slots[arg] if node.elementwise and not arg.elementwise else variables[arg]

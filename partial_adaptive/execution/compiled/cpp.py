@@ -69,6 +69,8 @@ _OPERATIONS = {
     "over_power": "rule::over_power({}, {}, {})",
     "max": "rule::max({}, {})",
     "min": "rule::min({}, {})",
+    "nearest": "rule::nearest<stored>({})",
+    "stochastic": "rule::stochastic<stored>({}, {}, i, {}, {}u)",
 }
 _SOURCE = Path(__file__).with_name("kernel.cpp.in").read_text()
 _LOCATE = Path(__file__).with_name("locate.cpp.in").read_text()
@@ -167,6 +169,7 @@ def source(program: Program, dtypes: Mapping[str, torch.dtype]) -> str:
         *(f"{name}[i] = {variable};" for name, variable in code.new_elements.items()),
     ]
     text = _SOURCE.replace("@real@", TYPES[opmath(program, dtypes)]).replace("@coefficients@", str(count))
+    text = text.replace("@stored@", TYPES[dtypes["param"]])
     for mark, lines in (("@scalars@", scalars), ("@setup@", setup), ("@elements@", elements)):
         text = text.replace(mark, "\n".join(lines))
     return text

@@ -40,8 +40,8 @@ class Compiled:
         if rule.needs is Needs.TENSOR:
             names = [type(stage).__name__ for stage in rule.stages if stage.needs is Needs.TENSOR]
             return f"compiles rules that need single elements only, and {', '.join(names)} needs the whole TENSOR"
-        if any(slot.codec for slot in rule.slots.values()):
-            return "takes no coded slots"
+        if rule.coded:
+            return f"takes no coded slots, as {rule.coded[0]!r} is"
         language = LANGUAGES.get(param.device.type)
         wrapped = is_wrapper(param) and not hasattr(param, "to_local")
         if language is None or wrapped or param.dtype.to_real() not in language.TYPES:

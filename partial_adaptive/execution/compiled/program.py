@@ -101,6 +101,27 @@ class Symbol(Lifted):
         return self
 
 
+@dataclass(frozen=True)
+class _Landing:
+    """How results are rounded to the parameter's dtype.
+
+    Args:
+        before: the parameter before the step.
+        step: the count of the step.
+    """
+
+    before: Node
+    step: Node
+
+    def nearest(self, value: Symbol) -> Symbol:
+        """An operation of the language's."""
+        return Symbol(Node("nearest", (value.node,), elementwise=True))
+
+    def stochastic(self, value: Symbol, seed: int) -> Symbol:
+        """By noise that is a hash of these, the seed, and the position of the element."""
+        return Symbol(Node("stochastic", (value.node, self.before, self.step, seed), elementwise=True))
+
+
 def static(group: Mapping[str, Any], table: Mapping[str, Hyperparameter]) -> tuple[Any, ...]:
     """What of a param group a program depends on: the options, and of numbers only which of them vary."""
     return tuple("number" if _varies(name, entry, group[name]) else group[name] for name, entry in table.items())
@@ -131,6 +152,9 @@ def trace(rule: Rule, group: Mapping[str, Any], table: Mapping[str, Hyperparamet
     if "betas" in numbers:
         numbers["betas"] = (_input("number", "beta1"), _input("number", "beta2"))
     hyper = rule.hyper(numbers, step, age, [scalars[name] for name in rule.momentum.scalars])
+    landing = _Landing(elements["param"].node, scalars[STEP].node)
+    if rule.rounding is not None:
+        rule.rounding.widen(elements["param"], elements)
     grad: Any = elements["grad"] / _input("number", "grad_scale") if scaled else elements["grad"]
     state: Any = {name: elements[name] for name in rule.slots}
     names = ", ".join(type(stage).__name__ for stage in rule.stages)
@@ -139,6 +163,8 @@ def trace(rule: Rule, group: Mapping[str, Any], table: Mapping[str, Hyperparamet
     except TypeError as error:
         named = any(type(stage).__name__ in str(error) for stage in rule.stages)
         raise error if named else TypeError(f"{names}: {error}") from error
+    if rule.rounding is not None:
+        rule.rounding.land(Symbol(elements["param"].node), elements["param"], elements, landing)
     program = Program({k: v.node for k, v in elements.items()}, {k: v.node for k, v in scalars.items()})
     if program.elements["grad"].op != "element":
         raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")

@@ -55,6 +55,8 @@ _OPERATIONS = {
     " * tl.where({2} == 0, 1.0, tl.exp2(-0.5 * {2} * tl.log2({1})))",
     "max": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
     "min": "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})",
+    "nearest": "{}.to(stored).to(real)",
+    "stochastic": "stochastic({}, {}, start + i, {}, {}, stored).to(real)",
 }
 _SOURCE = Path(__file__).with_name("kernel.triton.in").read_text()
 
@@ -263,7 +265,7 @@ def source(program: Program, dtypes: Mapping[str, torch.dtype]) -> tuple[str, in
         *(f"{variable} = {value}" for variable, value in code.elements.items()),
         *(f"tl.store({name} + i, {variable}@mask@)" for name, variable in code.new_elements.items()),
     ]
-    text = _SOURCE.replace("@real@", TYPES[opmath(program, dtypes)])
+    text = _SOURCE.replace("@real@", TYPES[opmath(program, dtypes)]).replace("@stored@", TYPES[dtypes["param"]])
     for mark, lines, depth, mask in (
         ("@scalars@", scalars, 4, ""),
         ("@setup@", setup, 4, ""),
