@@ -57,7 +57,18 @@ LISTS: dict[str, Callable[[], list[tuple[int, ...]]]] = {
     "matrices": lambda: [(64, 64), (64, 32)] * 100,
 }
 
-PARTIALS = {"padam": (1 / 8, 0.3), "partial_adafactor": (1 / 2, 1 / 8), "partial_muon": (1 / 2, 1 / 8)}  # others: 1/8
+PARTIALS = {  # others: 1/8
+    "padam": (1 / 8, 0.3),
+    **dict.fromkeys(("partial_adafactor", "partial_muon"), (1 / 2, 1 / 8)),
+    **dict.fromkeys(("partial_sign", "partial_sm3", "partial_shampoo", "partial_soap"), (1 / 2,)),
+}
+ELSEWHERE: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # in pytorch_optimizer, where that is installed
+    "padam": ("PAdam", {"partial": 1 / 8}),
+    "partial_sign": ("Lion", {}),
+    "partial_sm3": ("SM3", {}),
+    "partial_shampoo": ("Shampoo", {"preconditioning_compute_steps": 1}),
+    "partial_soap": ("SOAP", {"precondition_frequency": 10}),
+}
 VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "partial_muon": [{"matrix_power": "eigh"}, {"matrix_power": "newton_schulz_bfloat16"}]
 }
@@ -144,9 +155,10 @@ def contenders(member: Member, partials: Sequence[float]) -> list[Contender]:
         found.append(Contender("torch Muon loop", _builder(torch.optim.Muon), ours=False, mode="loop"))
     if member.name == "padam":
         found.append(Contender("the authors' loop", _builder(AuthorsLoop), ours=False, mode="other"))
-        if importlib.util.find_spec("pytorch_optimizer"):
-            other = importlib.import_module("pytorch_optimizer").PAdam
-            found.append(Contender("pytorch_optimizer PAdam", _builder(other, partial=1 / 8), ours=False, mode="other"))
+    if member.name in ELSEWHERE and importlib.util.find_spec("pytorch_optimizer"):
+        name, options = ELSEWHERE[member.name]
+        other = getattr(importlib.import_module("pytorch_optimizer"), name)
+        found.append(Contender(f"pytorch_optimizer {name}", _builder(other, **options), ours=False, mode="other"))
     return found
 
 
