@@ -29,6 +29,7 @@ def equivalent_lr(
     Nothing is changed: the group's own rule is run on copies, at both exponents. That takes about as long as two steps
     with `foreach=False`. Parameters without a gradient are left out. Where p is 0 now and always was, there is no
     second moment yet and it starts with the present gradients: call this after some steps at another p if it can be.
+    At the first step s is |g| itself, and what comes out can be several times too large: take ten steps before.
 
     Args:
         optimizer: one of the family, after `backward`; gradients must not be scaled for mixed precision.

@@ -48,7 +48,9 @@ class Options(TypedDict, total=False):
         θ ← (1 − αλ)θ                            decoupled decay; αλ·α/α* with peak_lr = α*, and with
                                                  cautious_weight_decay only where x·θ > 0
 
-    Those that look at a whole tensor (a norm, a mean) exclude `fused`.
+    Those that look at a whole tensor (a norm, a mean) exclude `fused`: `normalize_gradient`, `agc`, `clip_rms`,
+    `trust_ratio` and `cautious`. In `agc` ‖θᵢ‖ counts as at least 10⁻³, and so does mean(m) in `cautious`. LARS as
+    published has ‖g‖ + λ‖θ‖ below the line, here it is ‖g + λθ‖.
 
     Args:
         normalize_gradient: divide each tensor's gradient by its norm, before momentum; True or False.

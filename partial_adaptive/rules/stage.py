@@ -80,8 +80,9 @@ class Slot:
         coarse: whether a code that keeps few digits will do; not where a difference of nearly equal values is taken.
 
     Example:
-        >>> rows = Slot(shape=lambda shape: (*shape[:1], *(1 for _ in shape[1:])))
-        >>> rows.shape(torch.Size([4, 3]))
+        >>> def per_row(shape):
+        ...     return (*shape[:1], *(1 for _ in shape[1:]))
+        >>> Slot(shape=per_row).shape(torch.Size([4, 3]))
         (4, 1)
     """
 
