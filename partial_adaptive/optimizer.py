@@ -9,7 +9,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from partial_adaptive.execution import loading, scales
 from partial_adaptive.execution.plan import Planner
-from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, MODES, complete, nearest, validated
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, SHARED, complete, nearest, validated
 from partial_adaptive.rules.numerators import Gradient, Momentum
 from partial_adaptive.rules.options import AFTER, BEFORE
 from partial_adaptive.rules.projection import Constraint, description
@@ -131,11 +131,11 @@ class PartialAdaptiveOptimizer(Optimizer):
         return self._roles.recipe_of(group)
 
     def _defaults_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        """What a group holds where it says nothing: its member's defaults, but how steps are run is one for all."""
+        """What a group holds where it says nothing: its member's defaults; steps and state are of one kind for all."""
         example = self._roles.example(group)
         if example is None:
             return self.defaults
-        return example.defaults | {name: self.defaults[name] for name in (*MODES, "maximize")}
+        return example.defaults | {name: self.defaults[name] for name in SHARED}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; see `torch.optim.Optimizer.add_param_group`. Raises before anything is added.
@@ -143,7 +143,8 @@ class PartialAdaptiveOptimizer(Optimizer):
         Args:
             param_group: with `params`, and any hyperparameters. With an entry `member`, the name of a member of the
                 family, the group is updated as that member would, with its hyperparameters and its defaults; of this
-                optimizer it takes only `maximize` and the modes (`foreach`, `fused`, `capturable`, `differentiable`).
+                optimizer's it takes how steps are run and what is kept: `maximize`, `foreach`, `fused`, `capturable`,
+                `differentiable`, `state_dtype`, `rounding` and `rounding_seed`.
 
         Raises:
             ValueError: for a member that does not exist, or a hyperparameter that is out of its range.

@@ -200,7 +200,7 @@ def test_algorithm_1(name: str, p: float, mode: dict[str, Any]) -> None:
     """Two hundred steps agree with the transcription to 1e-12; fused does so, or says by name why it cannot."""
     if mode.get("fused") and CASES[name].whole.needs is TENSOR:
         with pytest.raises(
-            RuntimeError, match=rf"Padam: fused=True .* {name} needs the whole TENSOR; use foreach=True"
+            RuntimeError, match=rf"Padam: fused=True .* {name} must see whole TENSORs; use foreach=True"
         ):
             run(name, p, **mode)
         return

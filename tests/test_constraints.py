@@ -426,7 +426,7 @@ def test_fused(name: str) -> None:
     """fused=True compiles no set that couples elements, says so by its name, and changes nothing."""
     optimizer = Padam([{"params": leaves()}, {"params": leaves(), "constraint": SETS[name]}], fused=True)
     before = contents(optimizer)
-    with pytest.raises(RuntimeError, match=f"Padam: fused=True .*{name.split()[0]} needs the whole TENSOR; use fore"):
+    with pytest.raises(RuntimeError, match=f"Padam: fused=True .*{name.split()[0]} must see whole TENSORs; use fore"):
         train(optimizer, 1)
     same(contents(optimizer), before, "a refused step has changed something")
     assert not optimizer.state

@@ -429,7 +429,7 @@ def test_undeclared_rules_are_refused_in_every_mode(mode: dict[str, Any], shapes
 def test_fused_refuses_whole_tensors(stage: Estimator) -> None:
     """fused=True says which stage it cannot compile, before anything has changed."""
     optimizer = with_gradients({"fused": True}, [3, 5], estimator=stage)
-    with pytest.raises(RuntimeError, match=rf"fused=True .*{type(stage).__name__} needs the whole TENSOR; use foreach"):
+    with pytest.raises(RuntimeError, match=rf"fused=True .*{type(stage).__name__} must see whole TENSORs; use foreach"):
         optimizer.step()
     assert all(not param.any() for param in params_of(optimizer))
     assert not optimizer.state

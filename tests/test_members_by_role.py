@@ -181,6 +181,37 @@ def test_a_schedule_of_what_one_member_has() -> None:
         pa.Schedule(optimizer, agc=pa.Linear(0.0, 3))
 
 
+def test_a_schedule_of_some_groups() -> None:
+    """DynMuon's p is for the matrices alone: other groups keep p and lr, also where the learning rate goes along."""
+    ours = values(parameters(SHAPES))
+    groups = [
+        {
+            "params": ours[:2],
+            "member": "partial_muon",
+            "beyond_half": True,
+            "partial": 0.0,
+            **pa.MEMBERS["partial_muon"].options,
+        },
+        {"params": ours[2:]},
+    ]
+    optimizer = pa.create(HOST, groups, **HOSTS)
+    known = {0.0: 1.0, 1.0: 0.01}
+    schedule = pa.Schedule(optimizer, groups=[0], partial=pa.DynMuon(10), lr=pa.Linear(0.0, 20), rescale_lr=known)
+    for step in range(9):
+        stepped([optimizer], ours, range(step, step + 1))
+        schedule.step()
+    muon, adam = optimizer.param_groups
+    assert muon["partial"] > 0.6
+    assert (adam["partial"], adam["lr"]) == (HOSTS["partial"], HOSTS["lr"])
+    before = [dict(group) for group in optimizer.param_groups]
+    resumed = pa.Schedule(optimizer, groups=[0], partial=pa.DynMuon(10), lr=pa.Linear(0.0, 20), rescale_lr=known)
+    resumed.load_state_dict(schedule.state_dict())
+    assert [dict(group) for group in optimizer.param_groups] == before
+    for wrong in ([2], [], [0.0], "0"):
+        with pytest.raises(ValueError, match="Schedule: groups must be positions of groups, 0 to 1, got"):
+            pa.Schedule(optimizer, groups=wrong, lr=pa.Linear(0.0, 3))  # type: ignore[arg-type]  # what is tested
+
+
 def test_a_schedule_of_betas_in_tensors() -> None:
     """Groups that hold tensors start from their own, whether or not the groups before have that number."""
     ours = values(parameters(SHAPES))
@@ -193,9 +224,10 @@ def test_a_schedule_of_betas_in_tensors() -> None:
 
 def test_defaults_are_the_members() -> None:
     """A group has its member's defaults and none of the host's, but runs as the optimizer does."""
-    optimizer = pa.PartialAdam([{"params": [torch.ones(2, 2)], "member": "partial_muon"}], lr=0.5, maximize=True)
+    given: dict[str, Any] = {"maximize": True, "foreach": False, "rounding": "stochastic", "state_dtype": "8bit"}
+    optimizer = pa.PartialAdam([{"params": [torch.ones(2, 2)], "member": "partial_muon"}], lr=0.5, **given)
     (group,) = optimizer.param_groups
-    expected = pa.PartialMuon([torch.ones(2, 2)], maximize=True).defaults
+    expected = pa.PartialMuon([torch.ones(2, 2)], **given).defaults
     assert {name: value for name, value in group.items() if name not in ("params", "member")} == expected
     assert optimizer.defaults["lr"] == 0.5
 

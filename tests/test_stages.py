@@ -201,7 +201,7 @@ def test_fused_says_why_not() -> None:
     """A rule that needs whole tensors is refused by fused, by the name of the stage, before anything has changed."""
     params = parameters()
     optimizer = PartialAdaptiveOptimizer(params, {"lr": 0.1, "fused": True}, estimator=AdamMini())
-    with pytest.raises(RuntimeError, match=r"fused=True .*AdamMini needs the whole TENSOR; use foreach=True"):
+    with pytest.raises(RuntimeError, match=r"fused=True .*AdamMini must see whole TENSORs; use foreach=True"):
         train(optimizer, 1)
     assert not optimizer.state
 

@@ -240,6 +240,7 @@ MODES = ("foreach", "fused", "capturable", "differentiable")
 DECAY = ("weight_decay", "decoupled_weight_decay", "peak_lr", "cautious_weight_decay")
 STORAGE = ("state_dtype", "rounding", "rounding_seed")
 COMMON = ("lr", "partial", "beyond_half", *DECAY, "maximize", *MODES, *STORAGE)
+SHARED = ("maximize", *MODES, "state_dtype", "rounding", "rounding_seed")  # one for all members of an optimizer
 EXCLUSIVE = (("foreach", "differentiable"), ("fused", "differentiable"), ("fused", "foreach"))
 
 

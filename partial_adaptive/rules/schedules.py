@@ -32,6 +32,7 @@ class Schedule:
 
     Args:
         optimizer: one of the family; a hyperparameter is scheduled in all of its groups whose member has it.
+        groups: the positions of the groups to schedule; None for all.
         rescale_lr: `equivalent_lr`, a dict of learning rates by exponent, or any function of the optimizer and the
             groups' new exponents that gives their learning rates; None for a learning rate that p leaves alone.
         **curves: by name (`lr`, `partial`, `weight_decay`, …, `beta1` and `beta2` for the entries of `betas`), a
@@ -41,7 +42,8 @@ class Schedule:
     Raises:
         TypeError: for a name that is no numeric hyperparameter of the optimizer, a curve that cannot be called, or a
             `rescale_lr` without a curve for `partial`.
-        ValueError: where a curve leaves the range of its hyperparameter, before anything has changed.
+        ValueError: for the position of a group that is not there, and where a curve leaves the range of its
+            hyperparameter, before anything has changed.
         RuntimeError: where `equivalent_lr` has no gradients to go by, before anything has changed.
 
     Example:
@@ -71,10 +73,20 @@ class Schedule:
     """
 
     def __init__(
-        self, optimizer: Any, *, rescale_lr: Rescale | Mapping[float, float] | None = None, **curves: Curve
+        self,
+        optimizer: Any,
+        *,
+        groups: Sequence[int] | None = None,
+        rescale_lr: Rescale | Mapping[float, float] | None = None,
+        **curves: Curve,
     ) -> None:
         self._optimizer = optimizer
         known = _numeric(optimizer)
+        places = range(len(known) - 1)
+        if groups is not None and not (groups and all(type(place) is int and place in places for place in groups)):
+            raise ValueError(f"Schedule: groups must be positions of groups, 0 to {len(places) - 1}, got {groups!r}")
+        self._groups = groups
+        known = [*self._scheduled(), known[-1]]
         for name, curve in curves.items():
             if not any(name in of_group for of_group in known):
                 own = known[-1]
@@ -94,6 +106,11 @@ class Schedule:
         self._starts: list[dict[str, float]] = []
         self._factors: list[float] = []
         self._apply(1, [])
+
+    def _scheduled(self) -> list[dict[str, Hyperparameter]]:
+        """What can be scheduled in each group: nothing in those that are left alone."""
+        found = _numeric(self._optimizer)[:-1]
+        return [known if self._groups is None or i in self._groups else {} for i, known in enumerate(found)]
 
     @property
     def t(self) -> int:
@@ -123,7 +140,7 @@ class Schedule:
         t, starts = state_dict.get("t"), [dict(start) for start in state_dict.get("starts", ())]
         if type(t) is not int or t < 1:
             raise ValueError(f"Schedule: state_dict must have a whole number t ≥ 1, got {t!r}")
-        names = [self._curves.keys() & known for known in _numeric(self._optimizer)[:-1]]
+        names = [self._curves.keys() & known for known in self._scheduled()]
         if len(starts) > len(names) or any(set(start) != own for start, own in zip(starts, names, strict=False)):
             theirs = sorted({name for start in starts for name in start})
             raise ValueError(
@@ -144,7 +161,7 @@ class Schedule:
         known = [dict(start) for start in starts]
         if len(known) > len(groups):
             raise ValueError(f"Schedule: {len(known)} groups were scheduled and {len(groups)} are left; make a new one")
-        entries = _numeric(self._optimizer)[:-1]
+        entries = self._scheduled()
         for group, numeric in zip(groups[len(known) :], entries[len(known) :], strict=True):
             names = [name for name in self._curves if name in numeric]
             known.append({name: self._start(group, name, zip(groups, known, strict=False)) for name in names})
@@ -157,7 +174,7 @@ class Schedule:
         if factors is None and self._rescale is not None:
             so_far = self._moved(so_far, found, t)
         for values, factor in zip(found, so_far, strict=True):
-            if "lr" in self._curves:
+            if "lr" in self._curves and "lr" in values:
                 values["lr"] *= factor
         with torch.no_grad():
             for group, values in zip(groups, found, strict=True):
@@ -169,15 +186,20 @@ class Schedule:
         """The factors once the learning rates have gone with p; those without a curve are added to what was found."""
         assert self._rescale is not None
         groups = self._optimizer.param_groups
-        tensors = [id(group["lr"]) for group in groups if isinstance(group["lr"], Tensor)]
+        moving = [group for group, values in zip(groups, found, strict=True) if values]
+        tensors = [id(group["lr"]) for group in moving if isinstance(group["lr"], Tensor)]
         if len({*tensors}) < len(tensors):
             raise ValueError(
                 "Schedule: rescale_lr gives each group its own lr, got one tensor in two; give each a clone"
             )
         entry = _numeric(self._optimizer)[-1]["lr"]
         moved = []
-        rates = self._rescale(self._optimizer, [values["partial"] for values in found])
+        partials = [values.get("partial", group["partial"]) for group, values in zip(groups, found, strict=True)]
+        rates = self._rescale(self._optimizer, [as_float(p) for p in partials])
         for group, values, factor, rate in zip(groups, found, factors, rates, strict=True):
+            if not values:
+                moved.append(factor)
+                continue
             if not entry.accepts(entry.convert(rate)):
                 raise ValueError(f"Schedule: lr must be {entry.allowed}, got {rate!r} at step {t}")
             now = as_float(group["lr"])

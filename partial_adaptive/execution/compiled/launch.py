@@ -39,7 +39,7 @@ class Compiled:
         """What has to see whole tensors, is stored in a code, or for which there is no compiler."""
         if rule.needs is Needs.TENSOR:
             names = [type(stage).__name__ for stage in rule.stages if stage.needs is Needs.TENSOR]
-            return f"compiles rules that need single elements only, and {', '.join(names)} needs the whole TENSOR"
+            return f"compiles rules that need single elements only, and {', '.join(names)} must see whole TENSORs"
         if rule.coded:
             return f"takes no coded slots, as {rule.coded[0]!r} is"
         language = LANGUAGES.get(param.device.type)
