@@ -187,7 +187,11 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
         False, meaning="decay the parameter itself (as AdamW does), not through the gradient"
     ),
     "peak_lr": optional(
-        number(0.0, meaning="largest learning rate α* of a schedule, with which decoupled decay becomes α²λ/α*")
+        replace(
+            number(0.0, meaning="largest learning rate α* of a schedule, with which decoupled decay becomes α²λ/α*"),
+            allowed="a finite number > 0",
+            accepts=_within(math.ulp(0.0), math.inf, closed=True, tensor=False),  # it is divided by
+        )
     ),
     "cautious_weight_decay": flag(False, meaning="decay only the elements that the step moves towards 0"),
     "momentum": number(0.0, meaning="factor of the heavy ball, applied after the division"),

@@ -62,7 +62,7 @@ class Options(TypedDict, total=False):
         cautious: leave out what would move against the gradient, and enlarge the rest (Liang et al., 2024); True or
             False.
         peak_lr: largest learning rate α* of a schedule: decoupled decay falls as α² does, in proportion to what
-            gradients do at the end of a schedule (Defazio, 2025); a finite number ≥ 0, or None.
+            gradients do at the end of a schedule (Defazio, 2025); a finite number > 0, or None.
         cautious_weight_decay: decoupled decay only of elements that the step moves towards 0 (Chen et al., 2025); True
             or False.
         rounding: how parameters in bfloat16 and float16 are rounded: "nearest"; "stochastic", at random and without
