@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import BiasCorrection, given
+from partial_adaptive.rules.hyperparameters import BiasCorrection, StateDtype, given
 from partial_adaptive.rules.kronecker import KroneckerSum, RotatedExpAvgSq
 from partial_adaptive.rules.numerators import ExpAvg, NesterovAverage
 from partial_adaptive.rules.options import Options
@@ -94,7 +93,7 @@ class PartialShampoo(PartialAdaptiveOptimizer, member="partial_shampoo"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=KroneckerSum(), momentum=NesterovAverage())
@@ -180,7 +179,7 @@ class PartialSOAP(PartialAdaptiveOptimizer, member="partial_soap"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=RotatedExpAvgSq(), momentum=ExpAvg())
