@@ -91,7 +91,7 @@ def test_padam_defaults() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_explicit_signature(name: str) -> None:
-    """No `*args`, and of `**kwargs` only the typed `Options`; every argument is typed, the common ones alike; `partial` is 1/8."""
+    """No `*args`, of `**kwargs` only the typed `Options`; all are typed, common ones alike; `partial` is 1/8."""
     signature = inspect.signature(pa.MEMBERS[name].cls).parameters.values()
     assert inspect.Parameter.VAR_POSITIONAL not in {argument.kind for argument in signature}
     assert [a.annotation for a in signature if a.kind is inspect.Parameter.VAR_KEYWORD] == [Unpack[Options]]

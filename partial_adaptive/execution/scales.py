@@ -39,7 +39,7 @@ def scale_of(
 
 
 @dataclass(frozen=True)
-class Stride:
+class StepLength:
     """How far a parameter's next step goes.
 
     Args:
@@ -59,9 +59,9 @@ class Stride:
         return self.norm * as_float(self.rule.step_size(hyper))
 
 
-def stride_of(
+def step_length_of(
     param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
-) -> Stride:
+) -> StepLength:
     """How far the next step of a parameter that has a gradient goes; see `scale_of` for the arguments."""
     with torch.no_grad():
         row, hyper = _next(param, group, table, state, rule, whole=rule.needs is Needs.TENSOR)
@@ -69,7 +69,7 @@ def stride_of(
         x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
         # Squares of float32 leave its range long before the step does.
         square = x.to(torch.float32 if x.device.type == "mps" else torch.float64).square().sum()
-        return Stride(rule, hyper, math.sqrt(_total(square, param).item()))
+        return StepLength(rule, hyper, math.sqrt(_total(square, param).item()))
 
 
 def _next(

@@ -5,13 +5,13 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 BiasCorrection = Literal["consistent", "adam", "none"]
-Rounding = Literal["nearest", "stochastic", "kahan"]
+RoundingMode = Literal["nearest", "stochastic", "kahan"]
 StateDtype: TypeAlias = torch.dtype | Literal["8bit"] | Mapping[str, torch.dtype | Literal["8bit"] | None] | None
 REQUIRED = object()  # the default of a hyperparameter that has none
 
@@ -203,9 +203,7 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     "mean": flag(False, meaning="the paper's Adagrad: the mean of the squares with α/√t, where torch sums with α"),
     "bias_correction": choice(
         "consistent",
-        "consistent",
-        "adam",
-        "none",
+        *get_args(BiasCorrection),
         meaning="`consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by "
         "√(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1)",
     ),
@@ -225,9 +223,7 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     ),
     "rounding": choice(
         "nearest",
-        "nearest",
-        "stochastic",
-        "kahan",
+        *get_args(RoundingMode),
         meaning="how parameters in 16 bits are rounded: to the nearest, at random without bias, or with what is lost "
         "kept beside them",
     ),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypedDict
 
-from partial_adaptive.rules.hyperparameters import Hyperparameter, Rounding
+from partial_adaptive.rules.hyperparameters import Hyperparameter, RoundingMode
 from partial_adaptive.rules.stage import Selectable, Switch, Transform
 from partial_adaptive.rules.transforms import (
     AdaptiveClip,
@@ -84,5 +84,5 @@ class Options(TypedDict, total=False):
     cautious: bool
     peak_lr: float | None
     cautious_weight_decay: bool
-    rounding: Rounding
+    rounding: RoundingMode
     rounding_seed: int
