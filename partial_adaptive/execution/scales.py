@@ -13,6 +13,7 @@ from partial_adaptive.execution.backend import Unit
 from partial_adaptive.execution.staging import Row, decoded, local, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
+from partial_adaptive.rules.matrix_power import widened
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.second_moments import Null, Quotient
 from partial_adaptive.rules.stage import Needs
@@ -68,7 +69,7 @@ def step_length_of(
         direction, _ = rule.direction(row.param, row.grad, hyper, row.slots)
         x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
         # Squares of float32 leave its range long before the step does.
-        square = x.to(torch.float32 if x.device.type == "mps" else torch.float64).square().sum()
+        square = widened(x).square().sum()
         return StepLength(rule, hyper, math.sqrt(_total(square, param).item()))
 
 

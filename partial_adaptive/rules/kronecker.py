@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyper, number, whole
-from partial_adaptive.rules.power import divisor
+from partial_adaptive.rules.matrix_power import finite, widened
+from partial_adaptive.rules.power import divisor_above_zero
 from partial_adaptive.rules.second_moments import SecondMoment
-from partial_adaptive.rules.spectra import VECTORS
+from partial_adaptive.rules.spectra import VECTORS, no_matrix
 from partial_adaptive.rules.stage import TENSOR, Slot, average_, average_square_
 
 _BLOCK_SIZE = whole(
@@ -122,15 +123,6 @@ class Eigen(NamedTuple):
     seen: Tensor
 
 
-def _wide(gram: Tensor) -> Tensor:
-    return gram if gram.device.type == "mps" else gram.to(torch.float64)  # which has no float64
-
-
-def _finite(gram: Tensor) -> Tensor:
-    """What `eigh` does not fail of, in the middle of a step."""
-    return torch.where(gram.isfinite(), gram, 0.0)
-
-
 def eigen(gram: Tensor, hyper: Hyper) -> Eigen:
     """The eigendecomposition in float64.
 
@@ -138,18 +130,18 @@ def eigen(gram: Tensor, hyper: Hyper) -> Eigen:
     as that much; those of a matrix that is not finite are not either. The derivative is that of distinct eigenvalues:
     what would turn eigenvectors of the same eigenvalue into each other is left out.
     """
-    wide = _wide(gram)
-    finite = _finite(wide)
-    ascending = torch.linalg.eigh(finite.detach())
+    wide = widened(gram)
+    sound = finite(wide)
+    ascending = torch.linalg.eigh(sound.detach())
     values, basis = ascending.eigenvalues.flip(-1), ascending.eigenvectors.flip(-1)
     rounding = gram.shape[-1] * torch.finfo(gram.dtype).eps
     if hyper.differentiable:
-        turn = basis.mT @ (finite - finite.detach()) @ basis  # zeros, that have a derivative
+        turn = basis.mT @ (sound - sound.detach()) @ basis  # zeros, that have a derivative
         gap = values[:, None, :] - values[:, :, None]
         apart = gap.abs() > 10 * rounding * values[:, :1, None]
         basis = basis + basis @ (turn / torch.where(apart, gap, math.inf))
         values = values + turn.diagonal(dim1=-2, dim2=-1)
-    values = values + (wide - finite).diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
+    values = values + (wide - sound).diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
     floor = rounding * values[:, :1].clamp(min=0.0)
     return Eigen(basis, torch.maximum(values, floor), values > floor)
 
@@ -228,9 +220,7 @@ class Kronecker(SecondMoment, ABC):
 
     def refuses(self, shape: torch.Size) -> str | None:
         if len(shape) < 2:
-            if self.vectors == "diagonal":
-                return None
-            return f"it takes matrices, got the shape {tuple(shape)}; vectors='diagonal' takes others too"
+            return no_matrix(shape, self.vectors)
         if self.block_size is not None:
             rows, columns, *sizes = self.cut.sizes(shape)
             for size, of, name in zip((rows, columns), sizes, ("rows", "columns"), strict=True):
@@ -243,7 +233,7 @@ class Kronecker(SecondMoment, ABC):
 
     def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *slots: Any) -> Tensor:
         if numerator.ndim < 2:
-            return numerator / self._power(self._of_vector(grad, hyper, *slots), hyper)
+            return numerator / divisor_above_zero(self._of_vector(grad, hyper, *slots), hyper)
         if not numerator.shape.numel():
             return numerator.clone()
         return self._of_matrix(numerator, grad, hyper, *slots)
@@ -258,12 +248,8 @@ class Kronecker(SecondMoment, ABC):
 
     def _divided(self, numerator: Tensor, scale: Tensor, left: Tensor, right: Tensor, hyper: Hyper) -> Tensor:
         """The numerator divided in these bases by the scale to its power."""
-        quotient = turned(self.cut.apart(numerator), left, right) / self._power(scale, hyper)
+        quotient = turned(self.cut.apart(numerator), left, right) / divisor_above_zero(scale, hyper)
         return self.cut.together(turned(quotient, left.mT, right.mT), numerator.shape)
-
-    @staticmethod
-    def _power(scale: Tensor, hyper: Hyper) -> Tensor:
-        return divisor((scale + hyper.eps).clamp(min=torch.finfo(scale.dtype).tiny), hyper)
 
 
 def _root(x: Tensor) -> Tensor:
@@ -423,7 +409,7 @@ class RotatedExpAvgSq(Kronecker):
     @staticmethod
     def _iterated(factor: Tensor, basis: Tensor, hyper: Hyper) -> tuple[Tensor, Tensor]:
         """The basis after a step of power iteration, and the order of the old one in it, largest eigenvalues first."""
-        wide = _wide(basis)
-        product = _finite(_wide(factor)) @ wide
+        wide = widened(basis)
+        product = finite(widened(factor)) @ wide
         order = (wide * product).sum(1).argsort(dim=-1, descending=True, stable=True)
         return orthonormal(torch.take_along_dim(product, order[:, None, :], 2), hyper), order
