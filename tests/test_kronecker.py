@@ -412,7 +412,7 @@ def test_bad_arguments(name: str, argument: str, value: Any) -> None:
 
 def test_a_sum_has_no_such_decay() -> None:
     """-1, which is β₂ to SOAP, is nothing to Shampoo."""
-    with pytest.raises(ValueError, match=r"shampoo_beta must be a number in \[0, 1\) or None, got -1"):
+    with pytest.raises(ValueError, match=r"shampoo_beta must be a number in \[0, 1\), or None, got -1"):
         pa.PartialShampoo(plain([(4, 3)]), shampoo_beta=-1)
 
 

@@ -96,12 +96,9 @@ def choice(default: Any, *options: str, meaning: str) -> Hyperparameter:
 
 
 def optional(entry: Hyperparameter) -> Hyperparameter:
-    """The same, or None, which is its default and turns off what it is a number of."""
+    """The same, or None."""
     return replace(
-        entry,
-        allowed=f"{entry.allowed}, or None",
-        accepts=lambda value: value is None or entry.accepts(value),
-        default=None,
+        entry, allowed=f"{entry.allowed}, or None", accepts=lambda value: value is None or entry.accepts(value)
     )
 
 
@@ -188,12 +185,18 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     ),
     "peak_lr": optional(
         replace(
-            number(0.0, meaning="largest learning rate α* of a schedule, with which decoupled decay becomes α²λ/α*"),
+            number(
+                None,
+                meaning="largest learning rate α* of a schedule: decoupled decay is αλ·α/α*, in proportion to what "
+                "gradients do at the end of a schedule (Defazio, 2025)",
+            ),
             allowed="a finite number > 0",
             accepts=_within(math.ulp(0.0), math.inf, closed=True, tensor=False),  # it is divided by
         )
     ),
-    "cautious_weight_decay": flag(False, meaning="decay only the elements that the step moves towards 0"),
+    "cautious_weight_decay": flag(
+        False, meaning="decoupled decay only of the elements that the step moves towards 0 (Chen et al., 2025)"
+    ),
     "momentum": number(0.0, meaning="factor of the heavy ball, applied after the division"),
     "momentum_decay": number(4e-3, meaning="decay of NAdam's momentum schedule"),
     "lr_decay": number(0.0, meaning="step t has the learning rate α/(1 + (t−1)·lr_decay)"),
@@ -224,8 +227,8 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     "rounding": choice(
         "nearest",
         *get_args(RoundingMode),
-        meaning="how parameters in 16 bits are rounded: to the nearest, at random without bias, or with what is lost "
-        "kept beside them",
+        meaning="how parameters in bfloat16 and float16 are rounded: to the nearest, at random without bias, or with "
+        "what is lost kept in the state",
     ),
     "rounding_seed": whole(0, 0, 2**32 - 1, meaning="the seed of stochastic rounding"),
 }

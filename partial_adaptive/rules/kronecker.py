@@ -10,35 +10,31 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyper, number, whole
+from partial_adaptive.rules.hyperparameters import Hyper, number, optional, whole
 from partial_adaptive.rules.matrix_power import finite, widened
 from partial_adaptive.rules.power import divisor_above_zero
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.spectra import VECTORS, no_matrix
 from partial_adaptive.rules.stage import TENSOR, Slot, average_, average_square_
 
-_BLOCK_SIZE = whole(
-    1024, 1, meaning="largest dimension of a matrix that is not cut into equal blocks with factors of their own"
+BLOCK_SIZE = optional(
+    whole(
+        1024,
+        1,
+        meaning="largest dimension of a matrix that is not cut into equal blocks with factors of their own; None: none "
+        "is cut",
+    )
 )
-_BETA = number(None, 0, 1, closed=False, meaning="")
-BLOCK_SIZE = replace(
-    _BLOCK_SIZE,
-    allowed="a whole number ≥ 1, or None for no cut",
-    accepts=lambda value: value is None or _BLOCK_SIZE.accepts(value),
+_DECAY = replace(
+    optional(number(None, 0, 1, closed=False, meaning="decay rate of the averages L and R")),
+    static=True,  # None and a number lead to other lines
 )
-SUM_OR_DECAY = replace(
-    _BETA,
-    meaning="decay rate of the averages L and R; None: they are sums",
-    allowed="a number in [0, 1) or None",
-    accepts=lambda value: value is None or _BETA.accepts(value),
-    static=True,
-)
+SUM_OR_DECAY = replace(_DECAY, meaning=f"{_DECAY.meaning}; None: they are sums")
 DECAY_OR_BETA2 = replace(
-    _BETA,
-    meaning="decay rate of the averages L and R; None or -1: that of the second moment, β₂",
+    _DECAY,
+    meaning=f"{_DECAY.meaning}; None or -1: that of the second moment, β₂",
     allowed="a number in [0, 1), -1 or None",
-    accepts=lambda value: value is None or value == -1 or _BETA.accepts(value),
-    static=True,
+    accepts=lambda value: value == -1 or _DECAY.accepts(value),
 )
 
 # -- blocks
