@@ -69,7 +69,8 @@ class Block8:
         # A value of a level is found to be on it or next to it, wherever the logarithm was rounded to.
         below = size.log2().mul_(_PER_OCTAVE).add_(top + 1e-3).floor_().clamp_(0, top - 1).to(torch.int32)
         low, high = levels.index_select(0, below), levels.index_select(0, below + 1)
-        chance = noise(flat.numel(), step, int(self.signed), value.device).bitwise_right_shift_(8)
+        salt = flat.view(torch.int32)  # or all tensors would be rounded alike, position by position
+        chance = noise(flat.numel(), step, int(self.signed), value.device, salt=salt).bitwise_right_shift_(8)
         up = chance.bitwise_and_(0xFFFFFF) * 2.0**-24 < (size - low) / (high - low)
         if self.signed:
             code = below.add_(up).add_((flat < 0) * (top + 1))
