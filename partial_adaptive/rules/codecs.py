@@ -23,10 +23,11 @@ _LEAST = 2.0**-94  # of a block's largest value: then every level is a normal nu
 class Block8:
     """A byte per element, and a float32 per block of elements.
 
-    The values of the code are 0 and the powers of 2^(1/8), from a block's scale, the least power of two that it does
-    not exceed, down by 31 octaves (15 with signs). What lies between two of them becomes one of them at random, so that
-    the expected value is right: an average that moves by a thousandth of itself at a step would otherwise never move.
-    Without signs, nothing but 0 becomes 0: what is smaller than the smallest becomes that, for it may be divided by.
+    A block's scale is the least power of two that none of its values exceeds. The values of the code are 0 and the
+    scale times powers of 2^(1/8), down to 2^(−31.75), or 2^(−15.75) with signs. What lies between two of them becomes
+    one of them at random, so that the expected value is right: an average that moves by a thousandth of itself at a
+    step would otherwise never move. Without signs, nothing but 0 becomes 0: what is smaller than the smallest becomes
+    that, for it may be divided by.
 
     Args:
         signed: whether values may be negative.
