@@ -236,7 +236,7 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
 # What `Hyper`, or a param group, has under these names is something else than a hyperparameter.
 _TAKEN = """
     age beta1 beta2 correction1 correction2_sqrt effective_decay has_decay member param_names params step step_size
-    value when
+    value weight_of when
 """
 NUMBERS = frozenset(_TAKEN.split())
 MODES = ("foreach", "fused", "capturable", "differentiable")
@@ -370,12 +370,12 @@ class Hyper:
             return
         first, second = decays
         if first is not None:
-            self.correction1 = self._bias(first, step)
+            self.correction1 = self.weight_of(first, step)
         if second is not None and correction == "adam":
             # A factor of the step, so it counts the parameter's steps: it does not jump when p leaves 0.
-            self.correction1 = self.correction1 / self._bias(second, step) ** 0.5
+            self.correction1 = self.correction1 / self.weight_of(second, step) ** 0.5
         elif second is not None:
-            self.correction2_sqrt = self._bias(second, age) ** 0.5
+            self.correction2_sqrt = self.weight_of(second, age) ** 0.5
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -417,8 +417,13 @@ class Hyper:
                 return operand.choose(condition, chosen, otherwise)
         return torch.where(condition, chosen, otherwise)
 
-    def _bias(self, decay: str, step: Any) -> Any:
-        """1 − βᵗ, without the digits that the subtraction would lose."""
+    def weight_of(self, decay: str, step: Any) -> Any:
+        """1 − βᵗ, the sum of the weights in an average after t steps, with the digits that a subtraction would lose.
+
+        Args:
+            decay: the name of β.
+            step: t, a number or what stands for one.
+        """
         rate = getattr(self, decay)
         if isinstance(rate, int | float):
             log = math.log(rate) if rate > 0 else -math.inf

@@ -294,7 +294,7 @@ class KroneckerSum(Kronecker):
     @staticmethod
     def _spectrum(values: Tensor, hyper: Hyper) -> Tensor:
         """Eigenvalues as they count."""
-        correction = 1.0 if hyper.shampoo_beta is None else 1 - hyper.shampoo_beta**hyper.age
+        correction = 1.0 if hyper.shampoo_beta is None else hyper.weight_of("shampoo_beta", hyper.age)
         result: Tensor = values / correction + hyper.initial_accumulator_value
         return result
 
