@@ -1,10 +1,11 @@
 """Writes what the documentation takes from the code: ``python docs/generate.py [--quick DIR] [--eight-bit DIR]``.
 
-Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings from the table of
-hyperparameters, ``docs/reference.md`` from the docstrings, and the tables between marks, ``<!-- table:NAME -->`` to
-``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the code generator,
-``elementwise`` from what stands in for a tensor, ``regret``, ``width`` and ``carried`` from the records beside the
-pages, and ``quick`` and ``eight-bit`` from the results store at DIR that has the study of that name, where it is given.
+Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings, and ``Args`` of
+``Options``, from the table of hyperparameters, ``docs/reference.md`` from the docstrings, and the tables between marks,
+``<!-- table:NAME -->`` to ``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the
+code generator, ``elementwise`` from what stands in for a tensor, ``regret``, ``width`` and ``carried`` from the records
+beside the pages, and ``quick`` and ``eight-bit`` from the results store at DIR that has the study of that name, where
+it is given.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from partial_adaptive.rules import (
     stage,
     transforms,
 )
-from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED
+from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, REQUIRED, Hyperparameter
 from partial_adaptive.rules.options import OWN, Options
 from partial_adaptive.rules.projection import CONSTRAINT
 
@@ -290,21 +291,23 @@ def _link(subject: Any) -> str:
 # -- the docstrings of the members
 
 _DOCSTRING = re.compile(r"(.*?\n\n)(?:    Args:\n.*?\n\n)?(    Example:\n.*)", re.DOTALL)
+WRITTEN: Sequence[type] = (*(member.cls for member in MEMBERS.values()), Options)  # with generated sections
 
 
 @cache
 def documented_sources() -> dict[Path, str]:
-    """What the files of the members are to hold: their text, with `Args` and `Raises` as the tables have them."""
+    """What the files of the members and of `Options` are to hold: their text, with `Args` as the tables have them."""
     sources: dict[Path, str] = {}
-    for member in MEMBERS.values():
-        path = Path(inspect.getfile(member.cls))
+    for cls in WRITTEN:
+        path = Path(inspect.getfile(cls))
         text = sources.get(path) or path.read_text()
-        literal = _definition(member.cls, text).body[0]
+        literal = _definition(cls, text).body[0]
         docstring = "".join(text.splitlines(keepends=True)[literal.lineno - 1 : literal.end_lineno])
         parts = _DOCSTRING.fullmatch(docstring)
         if parts is None:
-            raise ValueError(f"{path.name}: the docstring of {member.cls.__name__} must have a section Example")
-        sources[path] = text.replace(docstring, f"{parts[1]}{_arguments(member.cls)}{parts[2]}")
+            raise ValueError(f"{path.name}: the docstring of {cls.__name__} must have a section Example")
+        arguments = _options() if cls is Options else _arguments(cls)
+        sources[path] = text.replace(docstring, f"{parts[1]}{arguments}{parts[2]}")
     return sources
 
 
@@ -315,8 +318,8 @@ def _definition(cls: type, text: str) -> ast.ClassDef:
 
 
 def _docstring(subject: Any) -> str:
-    """A docstring without its indentation; a member's as it is to be."""
-    if any(subject is member.cls for member in MEMBERS.values()):
+    """A docstring without its indentation; one with generated sections as it is to be."""
+    if any(subject is cls for cls in WRITTEN):
         return ast.get_docstring(_definition(subject, documented_sources()[Path(inspect.getfile(subject))])) or ""
     return inspect.getdoc(subject) or ""
 
@@ -330,13 +333,23 @@ def _arguments(cls: Any) -> str:
             names = ", ".join(f"`{option}`" for option in Options.__annotations__)
             items.append(f"**{name}: what every member takes, off by default, see `Options`: {names}.")
         elif name != "params":
-            entry = table[name]
-            items.append(f"{name}: {entry.meaning}; {entry.allowed} (default: {argument.default!r}).")
+            items.append(_described(name, table[name], argument.default))
     raised = [
         "ValueError: where an argument is out of its range, or two modes exclude each other.",
         "TypeError: where an argument is text that should be a number.",
     ]
     return f"    Args:\n{_listed(items)}\n    Raises:\n{_listed(raised)}\n"
+
+
+def _options() -> str:
+    """The section `Args` of the options of every member, from their declarations."""
+    table = HYPERPARAMETERS | OWN
+    items = (_described(name, table[name], table[name].default) for name in Options.__annotations__)
+    return f"    Args:\n{_listed(items)}\n"
+
+
+def _described(name: str, entry: Hyperparameter, default: Any) -> str:
+    return f"{name}: {entry.meaning}; {entry.allowed} (default: {default!r})."
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -65,7 +65,8 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     Attributes:
         member: the name by which a param group of another optimizer of the family can ask for this one; given where a
-            class is defined, `class Mine(PartialAdaptiveOptimizer, member="mine")`.
+            class is defined, `class Mine(PartialAdaptiveOptimizer, member="mine")`. All of its arguments but `params`
+            must have defaults then.
         recipe: the stages, from which every param group gets its rule, unless it names another member.
 
     Chen, Gu: Padam: Closing the Generalization Gap of Adaptive Gradient Methods in Training Deep Neural Networks.
@@ -148,7 +149,8 @@ class PartialAdaptiveOptimizer(Optimizer):
 
         Raises:
             ValueError: for a member that does not exist, or a hyperparameter that is out of its range.
-            TypeError: for a hyperparameter that the named member does not have, or of the wrong type.
+            TypeError: for a hyperparameter that the named member does not have, or of the wrong type, and for a member
+                with arguments that have no defaults.
         """
         given: Any = param_group
         if not isinstance(given, dict):  # torch says what is wrong
@@ -339,5 +341,11 @@ class _Roles:
             near = nearest(name, self._members) if isinstance(name, str) else ""
             raise ValueError(f"{self._own.owner}: member must be one of {', '.join(self._members)}, got {name!r}{near}")
         if name not in self._examples:
-            self._examples[name] = self._members[name]([torch.zeros(1, 1, device="cpu")])
+            try:
+                self._examples[name] = self._members[name]([torch.zeros(1, 1, device="cpu")])
+            except TypeError as error:
+                raise TypeError(
+                    f"{self._own.owner}: member {name!r} must be a class that can be made of params alone, from the "
+                    f"defaults of all other arguments; {error}"
+                ) from error
         return self._examples[name]

@@ -144,10 +144,11 @@ def param_groups(
         group["params"].append((role.name, role.param))
         if p is not None:
             group["partial"] = p
+        further = {} if override is None else dict(overrides[override])
+        factor = further.pop(_FACTOR, None)
         if lr is not None:
-            group["lr"] = lr
-        for name, value in overrides.get(override, {}).items() if override is not None else ():
-            group["lr" if name == _FACTOR else name] = lr * value if name == _FACTOR and lr is not None else value
+            group["lr"] = lr if factor is None else lr * factor
+        group |= further
     found = list(groups.values())
     if verbose:
         print(describe_groups(found))  # noqa: T201  # what is asked for

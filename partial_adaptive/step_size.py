@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from partial_adaptive.execution.scales import Stride, stride_of
+from partial_adaptive.execution.scales import StepLength, step_length_of
 from partial_adaptive.execution.settings import Reader
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import accepted, as_float
@@ -89,17 +89,17 @@ class _Group:
         p, now, lr = (as_float(value) for value in (wanted, self._group["partial"], self._group["lr"]))
         if p == now or lr == 0:
             return lr
-        target = _length(self._strides(now), lr)
-        strides = self._strides(p)
+        target = _length(self._steps(now), lr)
+        steps = self._steps(p)
         found = lr * _FAR_BELOW  # any bound, where the length is proportional to the learning rate
-        reached = _length(strides, found)
+        reached = _length(steps, found)
         if not (0 < target < math.inf and 0 < reached < math.inf):
             zero = target == 0 or reached == 0
             raise RuntimeError(f"{self._name} has no update to go by: it is {'zero' if zero else 'not finite'}")
         off, before = math.inf, math.nan
         while off > _EXACT and not off >= before:  # once, unless some of the step sizes are at their bounds
             found *= target / reached
-            reached = _length(strides, found)
+            reached = _length(steps, found)
             before, off = off, abs(reached / target - 1)
         if off > _CLOSE:
             raise RuntimeError(
@@ -108,16 +108,16 @@ class _Group:
             )
         return found
 
-    def _strides(self, partial: float) -> list[Stride]:
+    def _steps(self, partial: float) -> list[StepLength]:
         """How far the step of each parameter goes at an exponent."""
         group = {**self._group, "partial": partial}
         rule = self._reader.rule(group)
         params = [param for param in group["params"] if param.grad is not None]
         if not params:
             raise RuntimeError(f"{self._name} has no parameter with a gradient; call it between backward and zero_grad")
-        return [stride_of(param, group, self._table, self._state.get(param, {}), rule) for param in params]
+        return [step_length_of(param, group, self._table, self._state.get(param, {}), rule) for param in params]
 
 
-def _length(strides: Sequence[Stride], lr: float) -> float:
+def _length(steps: Sequence[StepLength], lr: float) -> float:
     """The Euclidean norm of all updates together."""
-    return math.hypot(*(stride.length(lr) for stride in strides))
+    return math.hypot(*(step.length(lr) for step in steps))

@@ -74,6 +74,16 @@ def test_rounding_is_unbiased(signed: bool) -> None:
     assert ((mean / value - 1).abs() < 5 * (STEP - 1) / 2 / math.sqrt(steps)).all()
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_tensors_are_rounded_independently(signed: bool) -> None:
+    """At one step errors of two tensors have nothing to do with each other: a correlation of 4096 pairs below 0.06."""
+    code = Block8(signed=signed)
+    tensors = [torch.rand(4096, generator=torch.Generator().manual_seed(seed)) / 16 + 0.93 for seed in (0, 1)]
+    errors = torch.stack([code.decode(code.encode(x, 3), x.shape) - x for x in tensors])
+    same_way = (errors > 0).double()
+    assert abs(torch.corrcoef(same_way)[0, 1].item()) < 0.06
+
+
 @pytest.mark.parametrize(("start", "target"), [(1.0, 0.25), (0.25, 1.0), (1.0, 0.0)])
 def test_a_slow_average_follows(start: float, target: float) -> None:
     """An average with β = 0.999 moves by less than half a level at a step: to the nearest it would never move.

@@ -114,9 +114,10 @@ HINT = "run `python docs/generate.py`"
 
 
 def test_generated_docstrings_are_up_to_date(generate: Any) -> None:
-    """The members' `Args` and `Raises` are what the declarations of their hyperparameters say."""
+    """`Args` of the members and of `Options` are what the declarations of their hyperparameters say."""
     sources = generate.documented_sources()
-    assert {inspect.getfile(member.cls) for member in partial_adaptive.MEMBERS.values()} == set(map(str, sources))
+    documented = [*(member.cls for member in partial_adaptive.MEMBERS.values()), partial_adaptive.Options]
+    assert {*map(inspect.getfile, documented)} == set(map(str, sources))
     stale = [relative(path) for path, text in sources.items() if path.read_text() != text]
     assert stale == [], HINT
 

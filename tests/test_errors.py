@@ -61,7 +61,7 @@ BAD: dict[str, list[Any]] = {
     "beyond_half": [None, 1],
     "capturable": [None, 1],
     "differentiable": [None, 1],
-    "peak_lr": [-0.1, NAN, INF, True],
+    "peak_lr": [0.0, -0.1, NAN, INF, True],
     "cautious_weight_decay": [None, 1],
     "normalize_gradient": [None, 1],
     "agc": [-0.1, NAN, True],

@@ -410,9 +410,21 @@ def test_bad_arguments(name: str, argument: str, value: Any) -> None:
     same(contents(optimizer), before, "the refused step has changed something")
 
 
+def test_correction_keeps_its_digits() -> None:
+    """Where the count is a tensor of float32 1 − βᵗ keeps its digits: steps as with a Python number, to 2e-7."""
+    steps = []
+    for capturable in (False, True):
+        params = plain([(3, 3)])
+        optimizer = pa.PartialShampoo(params, partial=0.5, eps=0.0, shampoo_beta=0.9999, capturable=capturable)
+        before = values(params)
+        train(optimizer, 1)
+        steps.append([after - start for after, start in zip(values(params), before, strict=True)])
+    same(*steps, "the correction has lost digits", 2e-7)
+
+
 def test_a_sum_has_no_such_decay() -> None:
     """-1, which is β₂ to SOAP, is nothing to Shampoo."""
-    with pytest.raises(ValueError, match=r"shampoo_beta must be a number in \[0, 1\) or None, got -1"):
+    with pytest.raises(ValueError, match=r"shampoo_beta must be a number in \[0, 1\), or None, got -1"):
         pa.PartialShampoo(plain([(4, 3)]), shampoo_beta=-1)
 
 

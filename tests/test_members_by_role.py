@@ -249,6 +249,21 @@ def test_one_of_ones_own() -> None:
         torch.testing.assert_close(param, torch.full((2,), -0.1 * factor))
 
 
+def test_a_member_has_defaults() -> None:
+    """A class that needs more than params has no defaults for a group: its name, the member's and what is missing."""
+
+    class Needy(pa.PartialAdaptiveOptimizer, member="a_needy_test's"):
+        def __init__(self, params: Any, lr: float) -> None:
+            super().__init__(params, {"lr": lr}, estimator=pa.PartialAdam(params).recipe.second_moment)
+
+    optimizer = pa.create(HOST, [torch.ones(2)])
+    with pytest.raises(
+        TypeError, match=r"PartialAdam: member \"a_needy_test's\" must .* defaults .*; .*missing .* 'lr'"
+    ):
+        optimizer.add_param_group({"params": [torch.ones(2)], "member": "a_needy_test's", "lr": 0.1})
+    assert len(optimizer.param_groups) == 1
+
+
 def test_a_name_is_taken_once() -> None:
     """Another class with a member's name is refused where it is defined."""
     with pytest.raises(ValueError, match="member must be a name that is not taken, got 'padam', which is Padam's"):

@@ -9,6 +9,7 @@ import torch
 from family import maker
 
 import partial_adaptive as pa
+from partial_adaptive.rules.hyperparameters import COMMON
 from partial_adaptive.rules.options import Options
 from partial_adaptive.rules.second_moments import Estimator
 from partial_adaptive.testing.harness import parameters, train
@@ -90,13 +91,15 @@ def test_padam_defaults() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_explicit_signature(name: str) -> None:
-    """No `*args`, and of `**kwargs` only the typed `Options`; every argument is typed; `partial` is 1/8 everywhere."""
+    """No `*args`, of `**kwargs` only the typed `Options`; all are typed, common ones alike; `partial` is 1/8."""
     signature = inspect.signature(pa.MEMBERS[name].cls).parameters.values()
     assert inspect.Parameter.VAR_POSITIONAL not in {argument.kind for argument in signature}
     assert [a.annotation for a in signature if a.kind is inspect.Parameter.VAR_KEYWORD] == [Unpack[Options]]
     hints = get_type_hints(pa.MEMBERS[name].cls.__init__)
     assert hints.keys() - {"return", "options"} == arguments(pa.MEMBERS[name].cls).keys()
     assert arguments(pa.MEMBERS[name].cls)["partial"].default == 1 / 8
+    adam = get_type_hints(pa.PartialAdam.__init__)
+    assert {k: hints[k] for k in COMMON if k in hints} == {k: adam[k] for k in COMMON if k in hints}
 
 
 @pytest.mark.parametrize("name", NAMES)

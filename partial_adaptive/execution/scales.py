@@ -13,6 +13,7 @@ from partial_adaptive.execution.backend import Unit
 from partial_adaptive.execution.staging import Row, decoded, local, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
+from partial_adaptive.rules.matrix_power import widened
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.second_moments import Null, Quotient
 from partial_adaptive.rules.stage import Needs
@@ -39,7 +40,7 @@ def scale_of(
 
 
 @dataclass(frozen=True)
-class Stride:
+class StepLength:
     """How far a parameter's next step goes.
 
     Args:
@@ -59,17 +60,17 @@ class Stride:
         return self.norm * as_float(self.rule.step_size(hyper))
 
 
-def stride_of(
+def step_length_of(
     param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
-) -> Stride:
+) -> StepLength:
     """How far the next step of a parameter that has a gradient goes; see `scale_of` for the arguments."""
     with torch.no_grad():
         row, hyper = _next(param, group, table, state, rule, whole=rule.needs is Needs.TENSOR)
         direction, _ = rule.direction(row.param, row.grad, hyper, row.slots)
         x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
         # Squares of float32 leave its range long before the step does.
-        square = x.to(torch.float32 if x.device.type == "mps" else torch.float64).square().sum()
-        return Stride(rule, hyper, math.sqrt(_total(square, param).item()))
+        square = widened(x).square().sum()
+        return StepLength(rule, hyper, math.sqrt(_total(square, param).item()))
 
 
 def _next(

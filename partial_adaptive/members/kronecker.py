@@ -2,12 +2,11 @@
 
 from typing import Unpack, final
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
-from partial_adaptive.rules.hyperparameters import BiasCorrection, given
+from partial_adaptive.rules.hyperparameters import BiasCorrection, StateDtype, given
 from partial_adaptive.rules.kronecker import KroneckerSum, RotatedExpAvgSq
 from partial_adaptive.rules.numerators import ExpAvg, NesterovAverage
 from partial_adaptive.rules.options import Options
@@ -38,11 +37,11 @@ class PartialShampoo(PartialAdaptiveOptimizer, member="partial_shampoo"):
         precondition_frequency: steps from one eigendecomposition to the next; until step that many each has one; a
             whole number ≥ 1 (default: 1).
         nesterov: take the average with the gradient in it twice; True or False (default: False).
-        shampoo_beta: decay rate of the averages L and R; None: they are sums; a number in [0, 1) or None (default:
+        shampoo_beta: decay rate of the averages L and R; None: they are sums; a number in [0, 1), or None (default:
             None).
         initial_accumulator_value: what the second-moment state starts with; a finite number ≥ 0 (default: 0.0).
-        block_size: largest dimension of a matrix that is not cut into equal blocks with factors of their own; a whole
-            number ≥ 1, or None for no cut (default: 1024).
+        block_size: largest dimension of a matrix that is not cut into equal blocks with factors of their own; None:
+            none is cut; a whole number ≥ 1, or None (default: 1024).
         vectors: what a parameter of less than two dimensions is: refused, or the diagonal of a matrix; 'refuse' or
             'diagonal' (default: 'refuse').
         partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
@@ -94,7 +93,7 @@ class PartialShampoo(PartialAdaptiveOptimizer, member="partial_shampoo"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=KroneckerSum(), momentum=NesterovAverage())
@@ -125,8 +124,8 @@ class PartialSOAP(PartialAdaptiveOptimizer, member="partial_soap"):
         eps: ε, added to the scale before the power is taken; a finite number ≥ 0 (default: 1e-08).
         weight_decay: weight decay λ; a finite number ≥ 0 (default: 0.01).
         precondition_frequency: steps from one change of the bases to the next; a whole number ≥ 1 (default: 10).
-        block_size: largest dimension of a matrix that is not cut into equal blocks with factors of their own; a whole
-            number ≥ 1, or None for no cut (default: 1024).
+        block_size: largest dimension of a matrix that is not cut into equal blocks with factors of their own; None:
+            none is cut; a whole number ≥ 1, or None (default: 1024).
         vectors: what a parameter of less than two dimensions is: refused, or the diagonal of a matrix; 'refuse' or
             'diagonal' (default: 'refuse').
         partial: the exponent p: 1/2 is the classical optimizer, 0 is SGD; a number in [0, 1/2], or in [0, 1] with
@@ -180,7 +179,7 @@ class PartialSOAP(PartialAdaptiveOptimizer, member="partial_soap"):
         differentiable: bool = False,
         fused: bool | None = None,
         beyond_half: bool = False,
-        state_dtype: torch.dtype | None = None,
+        state_dtype: StateDtype = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, given(locals()), estimator=RotatedExpAvgSq(), momentum=ExpAvg())

@@ -23,10 +23,11 @@ _LEAST = 2.0**-94  # of a block's largest value: then every level is a normal nu
 class Block8:
     """A byte per element, and a float32 per block of elements.
 
-    The values of the code are 0 and the powers of 2^(1/8), from a block's scale, the least power of two that it does
-    not exceed, down by 31 octaves (15 with signs). What lies between two of them becomes one of them at random, so that
-    the expected value is right: an average that moves by a thousandth of itself at a step would otherwise never move.
-    Without signs, nothing but 0 becomes 0: what is smaller than the smallest becomes that, for it may be divided by.
+    A block's scale is the least power of two that none of its values exceeds. The values of the code are 0 and the
+    scale times powers of 2^(1/8), down to 2^(−31.75), or 2^(−15.75) with signs. What lies between two of them becomes
+    one of them at random, so that the expected value is right: an average that moves by a thousandth of itself at a
+    step would otherwise never move. Without signs, nothing but 0 becomes 0: what is smaller than the smallest becomes
+    that, for it may be divided by.
 
     Args:
         signed: whether values may be negative.
@@ -69,7 +70,8 @@ class Block8:
         # A value of a level is found to be on it or next to it, wherever the logarithm was rounded to.
         below = size.log2().mul_(_PER_OCTAVE).add_(top + 1e-3).floor_().clamp_(0, top - 1).to(torch.int32)
         low, high = levels.index_select(0, below), levels.index_select(0, below + 1)
-        chance = noise(flat.numel(), step, int(self.signed), value.device).bitwise_right_shift_(8)
+        salt = flat.view(torch.int32)  # or all tensors would be rounded alike, position by position
+        chance = noise(flat.numel(), step, int(self.signed), value.device, salt=salt).bitwise_right_shift_(8)
         up = chance.bitwise_and_(0xFFFFFF) * 2.0**-24 < (size - low) / (high - low)
         if self.signed:
             code = below.add_(up).add_((flat < 0) * (top + 1))

@@ -211,8 +211,9 @@ class LPSGDM:
 class DynMuon:
     """DynMuon's schedule of p: a logistic fall of the power of the singular values, from the start to beyond Muon.
 
-    p = start + (end − start)/(1 + exp(−(t/steps − center)/width)), of which the first step has a part behind it already
-    and the last a part before it. Its singular values' own exponent is 1 − 2p, so that its 1 → −1/4 is p = 0 → 5/8.
+    p = start + (end − start)/(1 + exp(−(t/steps − center)/width)). The logistic curve is not stretched to its ends: at
+    the first step p has already left the start, and at the last it has not quite come to the end. The paper's exponent
+    of the singular values is 1 − 2p, so that its 1 → −1/4 is p = 0 → 5/8.
 
     Args:
         steps: how many there are; a whole number ≥ 2.

@@ -5,13 +5,13 @@ import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 BiasCorrection = Literal["consistent", "adam", "none"]
-Rounding = Literal["nearest", "stochastic", "kahan"]
+RoundingMode = Literal["nearest", "stochastic", "kahan"]
 StateDtype: TypeAlias = torch.dtype | Literal["8bit"] | Mapping[str, torch.dtype | Literal["8bit"] | None] | None
 REQUIRED = object()  # the default of a hyperparameter that has none
 
@@ -96,12 +96,9 @@ def choice(default: Any, *options: str, meaning: str) -> Hyperparameter:
 
 
 def optional(entry: Hyperparameter) -> Hyperparameter:
-    """The same, or None, which is its default and turns off what it is a number of."""
+    """The same, or None."""
     return replace(
-        entry,
-        allowed=f"{entry.allowed}, or None",
-        accepts=lambda value: value is None or entry.accepts(value),
-        default=None,
+        entry, allowed=f"{entry.allowed}, or None", accepts=lambda value: value is None or entry.accepts(value)
     )
 
 
@@ -187,9 +184,19 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
         False, meaning="decay the parameter itself (as AdamW does), not through the gradient"
     ),
     "peak_lr": optional(
-        number(0.0, meaning="largest learning rate α* of a schedule, with which decoupled decay becomes α²λ/α*")
+        replace(
+            number(
+                None,
+                meaning="largest learning rate α* of a schedule: decoupled decay is αλ·α/α*, in proportion to what "
+                "gradients do at the end of a schedule (Defazio, 2025)",
+            ),
+            allowed="a finite number > 0",
+            accepts=_within(math.ulp(0.0), math.inf, closed=True, tensor=False),  # it is divided by
+        )
     ),
-    "cautious_weight_decay": flag(False, meaning="decay only the elements that the step moves towards 0"),
+    "cautious_weight_decay": flag(
+        False, meaning="decoupled decay only of the elements that the step moves towards 0 (Chen et al., 2025)"
+    ),
     "momentum": number(0.0, meaning="factor of the heavy ball, applied after the division"),
     "momentum_decay": number(4e-3, meaning="decay of NAdam's momentum schedule"),
     "lr_decay": number(0.0, meaning="step t has the learning rate α/(1 + (t−1)·lr_decay)"),
@@ -199,9 +206,7 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     "mean": flag(False, meaning="the paper's Adagrad: the mean of the squares with α/√t, where torch sums with α"),
     "bias_correction": choice(
         "consistent",
-        "consistent",
-        "adam",
-        "none",
+        *get_args(BiasCorrection),
         meaning="`consistent` divides both averages by 1−βᵗ inside the power, `adam` multiplies the step by "
         "√(1−β₂ᵗ)/(1−β₁ᵗ) whatever p (the authors' code), `none` does neither (the paper's Algorithm 1)",
     ),
@@ -221,11 +226,9 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
     ),
     "rounding": choice(
         "nearest",
-        "nearest",
-        "stochastic",
-        "kahan",
-        meaning="how parameters in 16 bits are rounded: to the nearest, at random without bias, or with what is lost "
-        "kept beside them",
+        *get_args(RoundingMode),
+        meaning="how parameters in bfloat16 and float16 are rounded: to the nearest, at random without bias, or with "
+        "what is lost kept in the state",
     ),
     "rounding_seed": whole(0, 0, 2**32 - 1, meaning="the seed of stochastic rounding"),
 }
@@ -233,7 +236,7 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
 # What `Hyper`, or a param group, has under these names is something else than a hyperparameter.
 _TAKEN = """
     age beta1 beta2 correction1 correction2_sqrt effective_decay has_decay member param_names params step step_size
-    value when
+    value weight_of when
 """
 NUMBERS = frozenset(_TAKEN.split())
 MODES = ("foreach", "fused", "capturable", "differentiable")
@@ -368,12 +371,12 @@ class Hyper:
             return
         first, second = decays
         if first is not None:
-            self.correction1 = self._bias(first, step)
+            self.correction1 = self.weight_of(first, step)
         if second is not None and correction == "adam":
             # A factor of the step, so it counts the parameter's steps: it does not jump when p leaves 0.
-            self.correction1 = self.correction1 / self._bias(second, step) ** 0.5
+            self.correction1 = self.correction1 / self.weight_of(second, step) ** 0.5
         elif second is not None:
-            self.correction2_sqrt = self._bias(second, age) ** 0.5
+            self.correction2_sqrt = self.weight_of(second, age) ** 0.5
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -415,8 +418,13 @@ class Hyper:
                 return operand.choose(condition, chosen, otherwise)
         return torch.where(condition, chosen, otherwise)
 
-    def _bias(self, decay: str, step: Any) -> Any:
-        """1 − βᵗ, without the digits that the subtraction would lose."""
+    def weight_of(self, decay: str, step: Any) -> Any:
+        """1 − βᵗ, the sum of the weights in an average after t steps, with the digits that a subtraction would lose.
+
+        Args:
+            decay: the name of β.
+            step: t, a number or what stands for one.
+        """
         rate = getattr(self, decay)
         if isinstance(rate, int | float):
             log = math.log(rate) if rate > 0 else -math.inf

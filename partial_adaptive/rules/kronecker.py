@@ -10,34 +10,31 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import Hyper, number, whole
-from partial_adaptive.rules.power import divisor
+from partial_adaptive.rules.hyperparameters import Hyper, number, optional, whole
+from partial_adaptive.rules.matrix_power import finite, widened
+from partial_adaptive.rules.power import divisor_above_zero
 from partial_adaptive.rules.second_moments import SecondMoment
-from partial_adaptive.rules.spectra import VECTORS
+from partial_adaptive.rules.spectra import VECTORS, no_matrix
 from partial_adaptive.rules.stage import TENSOR, Slot, average_, average_square_
 
-_BLOCK_SIZE = whole(
-    1024, 1, meaning="largest dimension of a matrix that is not cut into equal blocks with factors of their own"
+BLOCK_SIZE = optional(
+    whole(
+        1024,
+        1,
+        meaning="largest dimension of a matrix that is not cut into equal blocks with factors of their own; None: none "
+        "is cut",
+    )
 )
-_BETA = number(None, 0, 1, closed=False, meaning="")
-BLOCK_SIZE = replace(
-    _BLOCK_SIZE,
-    allowed="a whole number ≥ 1, or None for no cut",
-    accepts=lambda value: value is None or _BLOCK_SIZE.accepts(value),
+_DECAY = replace(
+    optional(number(None, 0, 1, closed=False, meaning="decay rate of the averages L and R")),
+    static=True,  # None and a number lead to other lines
 )
-SUM_OR_DECAY = replace(
-    _BETA,
-    meaning="decay rate of the averages L and R; None: they are sums",
-    allowed="a number in [0, 1) or None",
-    accepts=lambda value: value is None or _BETA.accepts(value),
-    static=True,
-)
+SUM_OR_DECAY = replace(_DECAY, meaning=f"{_DECAY.meaning}; None: they are sums")
 DECAY_OR_BETA2 = replace(
-    _BETA,
-    meaning="decay rate of the averages L and R; None or -1: that of the second moment, β₂",
+    _DECAY,
+    meaning=f"{_DECAY.meaning}; None or -1: that of the second moment, β₂",
     allowed="a number in [0, 1), -1 or None",
-    accepts=lambda value: value is None or value == -1 or _BETA.accepts(value),
-    static=True,
+    accepts=lambda value: value == -1 or _DECAY.accepts(value),
 )
 
 # -- blocks
@@ -122,15 +119,6 @@ class Eigen(NamedTuple):
     seen: Tensor
 
 
-def _wide(gram: Tensor) -> Tensor:
-    return gram if gram.device.type == "mps" else gram.to(torch.float64)  # which has no float64
-
-
-def _finite(gram: Tensor) -> Tensor:
-    """What `eigh` does not fail of, in the middle of a step."""
-    return torch.where(gram.isfinite(), gram, 0.0)
-
-
 def eigen(gram: Tensor, hyper: Hyper) -> Eigen:
     """The eigendecomposition in float64.
 
@@ -138,18 +126,18 @@ def eigen(gram: Tensor, hyper: Hyper) -> Eigen:
     as that much; those of a matrix that is not finite are not either. The derivative is that of distinct eigenvalues:
     what would turn eigenvectors of the same eigenvalue into each other is left out.
     """
-    wide = _wide(gram)
-    finite = _finite(wide)
-    ascending = torch.linalg.eigh(finite.detach())
+    wide = widened(gram)
+    sound = finite(wide)
+    ascending = torch.linalg.eigh(sound.detach())
     values, basis = ascending.eigenvalues.flip(-1), ascending.eigenvectors.flip(-1)
     rounding = gram.shape[-1] * torch.finfo(gram.dtype).eps
     if hyper.differentiable:
-        turn = basis.mT @ (finite - finite.detach()) @ basis  # zeros, that have a derivative
+        turn = basis.mT @ (sound - sound.detach()) @ basis  # zeros, that have a derivative
         gap = values[:, None, :] - values[:, :, None]
         apart = gap.abs() > 10 * rounding * values[:, :1, None]
         basis = basis + basis @ (turn / torch.where(apart, gap, math.inf))
         values = values + turn.diagonal(dim1=-2, dim2=-1)
-    values = values + (wide - finite).diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
+    values = values + (wide - sound).diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True)
     floor = rounding * values[:, :1].clamp(min=0.0)
     return Eigen(basis, torch.maximum(values, floor), values > floor)
 
@@ -228,9 +216,7 @@ class Kronecker(SecondMoment, ABC):
 
     def refuses(self, shape: torch.Size) -> str | None:
         if len(shape) < 2:
-            if self.vectors == "diagonal":
-                return None
-            return f"it takes matrices, got the shape {tuple(shape)}; vectors='diagonal' takes others too"
+            return no_matrix(shape, self.vectors)
         if self.block_size is not None:
             rows, columns, *sizes = self.cut.sizes(shape)
             for size, of, name in zip((rows, columns), sizes, ("rows", "columns"), strict=True):
@@ -243,7 +229,7 @@ class Kronecker(SecondMoment, ABC):
 
     def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper, *slots: Any) -> Tensor:
         if numerator.ndim < 2:
-            return numerator / self._power(self._of_vector(grad, hyper, *slots), hyper)
+            return numerator / divisor_above_zero(self._of_vector(grad, hyper, *slots), hyper)
         if not numerator.shape.numel():
             return numerator.clone()
         return self._of_matrix(numerator, grad, hyper, *slots)
@@ -258,12 +244,8 @@ class Kronecker(SecondMoment, ABC):
 
     def _divided(self, numerator: Tensor, scale: Tensor, left: Tensor, right: Tensor, hyper: Hyper) -> Tensor:
         """The numerator divided in these bases by the scale to its power."""
-        quotient = turned(self.cut.apart(numerator), left, right) / self._power(scale, hyper)
+        quotient = turned(self.cut.apart(numerator), left, right) / divisor_above_zero(scale, hyper)
         return self.cut.together(turned(quotient, left.mT, right.mT), numerator.shape)
-
-    @staticmethod
-    def _power(scale: Tensor, hyper: Hyper) -> Tensor:
-        return divisor((scale + hyper.eps).clamp(min=torch.finfo(scale.dtype).tiny), hyper)
 
 
 def _root(x: Tensor) -> Tensor:
@@ -312,7 +294,7 @@ class KroneckerSum(Kronecker):
     @staticmethod
     def _spectrum(values: Tensor, hyper: Hyper) -> Tensor:
         """Eigenvalues as they count."""
-        correction = 1.0 if hyper.shampoo_beta is None else 1 - hyper.shampoo_beta**hyper.age
+        correction = 1.0 if hyper.shampoo_beta is None else hyper.weight_of("shampoo_beta", hyper.age)
         result: Tensor = values / correction + hyper.initial_accumulator_value
         return result
 
@@ -423,7 +405,7 @@ class RotatedExpAvgSq(Kronecker):
     @staticmethod
     def _iterated(factor: Tensor, basis: Tensor, hyper: Hyper) -> tuple[Tensor, Tensor]:
         """The basis after a step of power iteration, and the order of the old one in it, largest eigenvalues first."""
-        wide = _wide(basis)
-        product = _finite(_wide(factor)) @ wide
+        wide = widened(basis)
+        product = finite(widened(factor)) @ wide
         order = (wide * product).sum(1).argsort(dim=-1, descending=True, stable=True)
         return orthonormal(torch.take_along_dim(product, order[:, None, :], 2), hyper), order

@@ -25,6 +25,16 @@ _MARGIN = 4  # times the machine epsilon: how far rounding may carry a value bey
 Steps = tuple[tuple[float, float, float], ...]
 
 
+def widened(x: Tensor) -> Tensor:
+    """In float64, but on MPS, which has none."""
+    return x if x.device.type == "mps" else x.to(torch.float64)
+
+
+def finite(matrix: Tensor) -> Tensor:
+    """With 0 for what is not finite, of which `eigh` would fail in the middle of a step."""
+    return torch.where(matrix.isfinite(), matrix, 0.0)
+
+
 def by_eigh(matrix: Tensor, exponent: float, eps: float = 0.0) -> Tensor:
     """(A^(1/2) + ε)^(2·exponent) by eigenvectors: the reference.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TypedDict
 
-from partial_adaptive.rules.hyperparameters import Hyperparameter, Rounding
+from partial_adaptive.rules.hyperparameters import Hyperparameter, RoundingMode
 from partial_adaptive.rules.stage import Selectable, Switch, Transform
 from partial_adaptive.rules.transforms import (
     AdaptiveClip,
@@ -39,12 +39,12 @@ class Options(TypedDict, total=False):
     All are off by default and go with any second moment::
 
         g ← g/‖g‖                                normalize_gradient
-        gᵢ ← gᵢ·min(1, λ·‖θᵢ‖/‖gᵢ‖)              agc = λ, row by row
+        gᵢ ← gᵢ·min(1, λ·max(‖θᵢ‖, 10⁻³)/‖gᵢ‖)   agc = λ, row by row
         x ← P^(−p) n
         x ← x/max(1, RMS(x)/d)                   clip_rms = d
         x ← η(x + λθ)·‖θ‖/‖x + λθ‖               trust_ratio = η, with decoupled decay in it
         b ← μb + x, x ← b                        momentum_after = μ; x + μb with nesterov_after
-        x ← x·m/mean(m), m = 1 where x·g > 0     cautious
+        x ← x·m/max(mean(m), 10⁻³)               cautious, m = 1 where x·g > 0 and 0 elsewhere
         θ ← (1 − αλ)θ                            decoupled decay; αλ·α/α* with peak_lr = α*, and with
                                                  cautious_weight_decay only where x·θ > 0
 
@@ -53,23 +53,24 @@ class Options(TypedDict, total=False):
     published has ‖g‖ + λ‖θ‖ below the line, here it is ‖g + λθ‖.
 
     Args:
-        normalize_gradient: divide each tensor's gradient by its norm, before momentum; True or False.
+        normalize_gradient: divide each tensor's gradient by its norm, before momentum; True or False (default: False).
         agc: largest norm of a row's gradient, relative to that of the row's weights, as in adaptive gradient clipping
-            (Brock et al., 2021); a finite number ≥ 0, or None.
-        clip_rms: largest RMS of a tensor's direction, as in Adafactor; a finite number ≥ 0, or None.
-        trust_ratio: factor η of ‖θ‖/‖x‖: 1 is LAMB's, and 0.001 with a gradient (p = 0) and `momentum_after` LARS's; a
-            finite number ≥ 0, or None.
-        momentum_after: factor μ of the momentum of the direction; a number in [0, 1).
-        nesterov_after: take the direction and μ times its momentum; True or False.
+            (Brock et al., 2021); 0 and None: no limit; a finite number ≥ 0, or None (default: None).
+        clip_rms: largest RMS of a tensor's direction, as in Adafactor; 0 and None: no limit; a finite number ≥ 0, or
+            None (default: None).
+        trust_ratio: factor η of ‖θ‖/‖x‖, by which the direction is multiplied: 1 is LAMB's, and 0.001 with a gradient
+            (p = 0) and `momentum_after` LARS's; 0 and None: it is not; a finite number ≥ 0, or None (default: None).
+        momentum_after: factor μ of the momentum of the direction; a number in [0, 1) (default: 0.0).
+        nesterov_after: take the direction and μ times its momentum; True or False (default: False).
         cautious: leave out what would move against the gradient, and enlarge the rest (Liang et al., 2024); True or
-            False.
-        peak_lr: largest learning rate α* of a schedule: decoupled decay falls as α² does, in proportion to what
-            gradients do at the end of a schedule (Defazio, 2025); a finite number ≥ 0, or None.
-        cautious_weight_decay: decoupled decay only of elements that the step moves towards 0 (Chen et al., 2025); True
-            or False.
-        rounding: how parameters in bfloat16 and float16 are rounded: "nearest"; "stochastic", at random and without
-            bias; or "kahan", with what is lost kept in the state.
-        rounding_seed: seed of stochastic rounding; a whole number in [0, 4294967295].
+            False (default: False).
+        peak_lr: largest learning rate α* of a schedule: decoupled decay is αλ·α/α*, in proportion to what gradients do
+            at the end of a schedule (Defazio, 2025); a finite number > 0, or None (default: None).
+        cautious_weight_decay: decoupled decay only of the elements that the step moves towards 0 (Chen et al., 2025);
+            True or False (default: False).
+        rounding: how parameters in bfloat16 and float16 are rounded: to the nearest, at random without bias, or with
+            what is lost kept in the state; 'nearest', 'stochastic' or 'kahan' (default: 'nearest').
+        rounding_seed: the seed of stochastic rounding; a whole number in [0, 4294967295] (default: 0).
 
     Example:
         >>> import torch
@@ -86,5 +87,5 @@ class Options(TypedDict, total=False):
     cautious: bool
     peak_lr: float | None
     cautious_weight_decay: bool
-    rounding: Rounding
+    rounding: RoundingMode
     rounding_seed: int

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyper
@@ -42,6 +43,11 @@ def divisor(scale: Tensor, hyper: Hyper) -> Tensor:
     Where 2p may be above 1 it is the square of s^p: `power` is for exponents up to 1.
     """
     return power(scale, hyper.partial).square() if hyper.beyond_half else power(scale, 2 * hyper.partial)
+
+
+def divisor_above_zero(sizes: Tensor, hyper: Hyper) -> Tensor:
+    """(s + ε)^(2p) of sizes s that may be 0, with any ε: no less than the power of the least normal number."""
+    return divisor((sizes + hyper.eps).clamp(min=torch.finfo(sizes.dtype).tiny), hyper)
 
 
 def is_dyadic(exponent: float) -> bool:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice
-from partial_adaptive.rules.matrix_power import divided_by_products
-from partial_adaptive.rules.power import LONGEST_LADDER, divisor, is_dyadic
+from partial_adaptive.rules.matrix_power import divided_by_products, finite, widened
+from partial_adaptive.rules.power import LONGEST_LADDER, divisor_above_zero, is_dyadic
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import TENSOR, Tensors, Transform
 
@@ -28,6 +28,13 @@ MATRIX_POWER = choice(
     meaning="how the power of a matrix is taken: by eigenvectors, or for a dyadic p by matrix products alone, in "
     "bfloat16 where that is named",
 )
+
+
+def no_matrix(shape: torch.Size, vectors: str) -> str | None:
+    """Why a parameter is refused that is no matrix, as `Stage.refuses` says it; None where it is taken."""
+    if len(shape) < 2 and vectors == "refuse":
+        return f"it takes matrices, got the shape {tuple(shape)}; vectors='diagonal' takes others too"
+    return None
 
 
 @final
@@ -56,9 +63,7 @@ class Spectrum(SecondMoment):
         return Spectrum(group["vectors"], way)
 
     def refuses(self, shape: torch.Size) -> str | None:
-        if len(shape) < 2 and self.vectors == "refuse":
-            return f"it takes matrices, got the shape {tuple(shape)}; vectors='diagonal' takes others too"
-        return None
+        return no_matrix(shape, self.vectors)
 
     def divide(self, numerator: Tensor, grad: Tensor, hyper: Hyper) -> Tensor:
         if numerator.ndim < 2:  # of a diagonal matrix the singular values are the sizes of its elements
@@ -74,11 +79,9 @@ class Spectrum(SecondMoment):
 
     def _by_eigh(self, matrix: Tensor, hyper: Hyper) -> Tensor:
         # A Gram matrix has the square of the condition number: in float32 small singular values would be lost in it.
-        wide = matrix if matrix.device.type == "mps" else matrix.to(torch.float64)
-        gram = wide @ wide.mT
-        # Of what is not finite eigh would fail, in the middle of a step; NaN comes back with the rows.
-        basis = torch.linalg.eigh(torch.where(gram.isfinite(), gram, 0.0)).eigenvectors
-        rows = basis.mT @ wide
+        wide = widened(matrix)
+        basis = torch.linalg.eigh(finite(wide @ wide.mT)).eigenvectors
+        rows = basis.mT @ wide  # with which NaN comes back
         # Their norms are the singular values, to more digits than the roots of the eigenvalues.
         result: Tensor = basis @ (rows / self._power(rows.square().sum(1, keepdim=True).sqrt(), hyper))
         return result
@@ -91,7 +94,7 @@ class Spectrum(SecondMoment):
 
     @staticmethod
     def _power(sizes: Tensor, hyper: Hyper) -> Tensor:
-        return divisor((sizes / hyper.correction1 + hyper.eps).clamp(min=torch.finfo(sizes.dtype).tiny), hyper)
+        return divisor_above_zero(sizes / hyper.correction1, hyper)
 
 
 def _check_exponent(way: str, group: Mapping[str, Any]) -> None:

@@ -60,7 +60,11 @@ class AdaptiveClip(Transform):
     batched = True
     own = {
         "agc": optional(
-            number(0.01, meaning="largest norm of a row's gradient, relative to that of the row; 0: no limit")
+            number(
+                None,
+                meaning="largest norm of a row's gradient, relative to that of the row's weights, as in adaptive "
+                "gradient clipping (Brock et al., 2021); 0 and None: no limit",
+            )
         )
     }
     breaks = ("linear", "units", "position")
@@ -95,7 +99,11 @@ class LimitRMS(Transform):
 
     needs = TENSOR
     batched = True
-    own = {"clip_rms": optional(number(1.0, meaning="largest RMS of a tensor's direction; 0: no limit"))}
+    own = {
+        "clip_rms": optional(
+            number(None, meaning="largest RMS of a tensor's direction, as in Adafactor; 0 and None: no limit")
+        )
+    }
     breaks = ("linear", "units")
 
     def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors) -> Tensor:
@@ -127,7 +135,11 @@ class TrustRatio(Transform):
     batched = True
     own = {
         "trust_ratio": optional(
-            number(1.0, meaning="factor η of ‖θ‖/‖x‖, by which the direction is multiplied; 0: none")
+            number(
+                None,
+                meaning="factor η of ‖θ‖/‖x‖, by which the direction is multiplied: 1 is LAMB's, and 0.001 with a "
+                "gradient (p = 0) and `momentum_after` LARS's; 0 and None: it is not",
+            )
         )
     }
     breaks = ("linear", "position")
@@ -168,7 +180,11 @@ class Cautious(Transform):
 
     needs = TENSOR
     batched = True
-    own = {"cautious": flag(False, meaning="leave out what would move against the gradient, and enlarge the rest")}
+    own = {
+        "cautious": flag(
+            False, meaning="leave out what would move against the gradient, and enlarge the rest (Liang et al., 2024)"
+        )
+    }
     breaks = ("linear",)
 
     def apply(self, x: Tensor, hyper: Hyper, tensors: Tensors) -> Tensor:

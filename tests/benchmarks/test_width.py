@@ -151,6 +151,16 @@ def test_what_the_page_says_of_the_width():
     narrow, *_, wide = study_report.points_of(record, "width^(−2p)", 1 / 2)
     assert narrow.changes[0] / wide.changes[0] == pytest.approx(12, abs=0.5)
 
+    def growth(rule: str, p: float) -> list[float]:
+        narrow, *_, wide = study_report.points_of(record, rule, p)
+        return [after / before for before, after in zip(narrow.changes, wide.changes, strict=True)]
+
+    assert 4.5 < max(growth("constant", p)[-1] for p in record.partials) < 5
+    sgd = growth("width^(−p)", 0.0)
+    for p in (1 / 8, 1 / 4):
+        assert growth("width^(−p)", p) == pytest.approx(sgd, rel=0.3)
+    assert all(half < 0.75 * one for half, one in zip(growth("width^(−p)", 1 / 2), sgd, strict=True))
+
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
