@@ -1,6 +1,7 @@
 """The base class of the family: what torch.optim calls an optimizer, for any second moment and any numerator."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from partial_adaptive.execution import loading, scales
 from partial_adaptive.execution.plan import Planner
+from partial_adaptive.execution.settings import rule_of
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, SHARED, complete, nearest, validated
 from partial_adaptive.rules.numerators import Gradient, Momentum
 from partial_adaptive.rules.options import AFTER, BEFORE
@@ -118,7 +120,7 @@ class PartialAdaptiveOptimizer(Optimizer):
 
     def _start_planning(self) -> None:
         self._roles = _Roles(self.recipe, self._members)
-        self._planner = Planner(self._roles.recipe_of)
+        self._planner = Planner(self._roles.recipe_of, self._roles.foreign)
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The stages of a param group: the optimizer's own, or those of the member that it names.
@@ -158,7 +160,7 @@ class PartialAdaptiveOptimizer(Optimizer):
             return
         recipe, defaults = self.recipe_of(param_group), self._defaults_of(param_group)
         if recipe is not self.recipe:
-            for name in sorted(param_group.keys() & HYPERPARAMETERS.keys() - recipe.table.keys()):
+            for name in self._roles.foreign(param_group):
                 known = ", ".join(recipe.table)
                 raise TypeError(f"{recipe.owner} got an unexpected hyperparameter {name!r}; it takes {known}")
         param_group.update(validated(defaults | param_group, recipe.table, recipe.owner))
@@ -188,9 +190,18 @@ class PartialAdaptiveOptimizer(Optimizer):
                 with torch.enable_grad():
                     loss = closure()
             scaling = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-            for task in self._planner.plan(self.param_groups, self.state, *scaling):
-                task()
+            with self._exactly():
+                for task in self._planner.plan(self.param_groups, self.state, *scaling):
+                    task()
         return loss
+
+    def _exactly(self) -> ExitStack:
+        """A context in which no autocast, of the training loop's, makes matrix products less precise than they are."""
+        stack = ExitStack()
+        for kind in {group["params"][0].device.type for group in self.param_groups if group["params"]}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        return stack
 
     def scale_of(self, param: Tensor) -> Tensor | None:
         """The scale s by which `step` would now divide the numerator of a parameter (its power s^(2p), precisely).
@@ -208,7 +219,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         """
         for group in self.param_groups:
             if any(param is candidate for candidate in group["params"]):
-                rule = self._planner.reader.rule(group_of(group, param))
+                rule = rule_of(self.recipe_of(group), group_of(group, param))
                 return scales.scale_of(param, group, self.recipe_of(group).table, self.state.get(param, {}), rule)
         raise ValueError(f"param must be one of the optimizer's parameters, got a tensor of shape {tuple(param.shape)}")
 
@@ -326,11 +337,22 @@ class _Roles:
         self._own = own
         self._members = members
         self._examples: dict[str, PartialAdaptiveOptimizer] = {}
+        self._known: frozenset[str] | None = None
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The stages of a group."""
         example = self.example(group)
         return self._own if example is None else example.recipe
+
+    def foreign(self, group: Mapping[str, Any]) -> list[str]:
+        """The hyperparameters in a group that other members have, and its own does not."""
+        if self._known is None:
+            names = set(HYPERPARAMETERS)
+            for member in self._members:
+                with suppress(TypeError):  # of one that cannot be in a group
+                    names |= self.recipe_of({"member": member}).table.keys()
+            self._known = frozenset(names)
+        return sorted(group.keys() & self._known - self.recipe_of(group).table.keys())
 
     def example(self, group: Mapping[str, Any]) -> PartialAdaptiveOptimizer | None:
         """An optimizer of the member that a group names, of no parameter of anybody; None where it names none."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from partial_adaptive.execution.scales import StepLength, step_length_of
-from partial_adaptive.execution.settings import Reader
+from partial_adaptive.execution.settings import rule_of
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.hyperparameters import accepted, as_float
 
@@ -77,7 +77,7 @@ class _Group:
         recipe = optimizer.recipe_of(self._group)
         self._name = f"equivalent_lr: param group {index} of {recipe.owner}"
         self._table = recipe.table
-        self._reader = Reader(optimizer.recipe_of)
+        self._recipe = recipe
         self._state = optimizer.state
 
     def lr(self, partial: Any) -> float:
@@ -111,7 +111,7 @@ class _Group:
     def _steps(self, partial: float) -> list[StepLength]:
         """How far the step of each parameter goes at an exponent."""
         group = {**self._group, "partial": partial}
-        rule = self._reader.rule(group)
+        rule = rule_of(self._recipe, group)
         params = [param for param in group["params"] if param.grad is not None]
         if not params:
             raise RuntimeError(f"{self._name} has no parameter with a gradient; call it between backward and zero_grad")

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_small_steps_arrive(kind: str, dtype: torch.dtype, mode: dict[str, Any])
     result = weight.detach().double()
     assert result.mean().item() == pytest.approx(0.8, abs=0.002)
     if kind == "kahan":
-        total = result + optimizer.state[weight]["compensation"].double()
+        total = result + optimizer.state[weight]["compensation"].double() / 2**10
         assert (total - 0.8).abs().max() < 1e-3
 
 
@@ -210,7 +211,8 @@ def totals(optimizer: pa.PartialAdaptiveOptimizer) -> list[Tensor]:
     """Parameters with their compensation, in float32."""
     zero = torch.zeros(())
     return [
-        param.detach().float() + state.get("compensation", zero).float() for param, state in optimizer.state.items()
+        param.detach().float() + state.get("compensation", zero).float() / 2**10
+        for param, state in optimizer.state.items()
     ]
 
 
@@ -302,3 +304,31 @@ def test_compensation_stays_with_its_dtype() -> None:
     resumed.load_state_dict(saved(optimizer))
     assert all("compensation" not in resumed.state[param] for param in wide)
     train(resumed, 1)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if not mode.get("differentiable")], ids=str)
+@pytest.mark.parametrize("start", [1.0, 1e-3, 1e-4])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_kahan_at_every_size(dtype: torch.dtype, start: float, mode: dict[str, Any]) -> None:
+    """200 steps of a thousandth end at .80, also of float16 weights whose spacing is below the dtype's range."""
+    param = torch.full((64,), start, dtype=dtype)
+    first = param.double()
+    optimizer = pa.PartialAdagrad([param], lr=start / 1000, partial=0.0, rounding="kahan", **mode)
+    for _ in range(200):
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+    assert ((param.double() - (first - 0.2 * start)).abs() / start < 4e-3).all()
+
+
+def test_compensation_of_an_overwritten_value() -> None:
+    """What was lost of a value that is not there any more does not come back: of a zeroed or repaired weight."""
+    for before, after in ((1000.0, 0.0), (math.inf, 1.0), (1000.0, 1.0)):
+        param = torch.full((8,), before, dtype=torch.bfloat16)
+        optimizer = pa.PartialAdagrad([param], lr=0.3, partial=0.0, rounding="kahan")
+        for lr in (0.3, 0.0):
+            param.grad = torch.ones_like(param)
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.step()
+            param.fill_(after)
+        optimizer.step()
+        assert torch.equal(param, torch.full_like(param, after))

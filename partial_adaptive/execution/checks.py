@@ -1,6 +1,6 @@
 """What a step refuses of parameters, gradients and state: by name, and before anything has changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,12 +18,14 @@ class Checks:
 
     Args:
         owner: the optimizer's name, for messages.
-        group: the param group.
+        groups: the optimizer's param groups.
+        group: what they come to for these parameters.
         rule: what is to be done to each parameter.
     """
 
-    def __init__(self, owner: str, group: Mapping[str, Any], rule: Rule) -> None:
+    def __init__(self, owner: str, groups: Sequence[Mapping[str, Any]], group: Mapping[str, Any], rule: Rule) -> None:
         self._owner = owner
+        self._groups = groups
         self._group = group
         self._rule = rule
 
@@ -104,9 +106,11 @@ class Checks:
                 raise self.refuse(param, f"is placed as {own}, and its state[{name!r}] as {theirs}")
 
     def _name(self, param: Tensor) -> str:
-        params = self._group["params"]
-        index = next(i for i, candidate in enumerate(params) if candidate is param)
-        names = self._group.get("param_names")
+        group, index = next(
+            (group, i) for group in self._groups for i, candidate in enumerate(group["params"]) if candidate is param
+        )
+        params = group["params"]
+        names = group.get("param_names")
         name = repr(names[index]) if names and len(names) == len(params) else f"number {index} of its group"
         return f"parameter {name}, of shape {tuple(param.shape)},"
 

@@ -129,5 +129,10 @@ def _fitted(saved: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], r
             raise ValueError(
                 f"{owner}: the checkpoint's {name!r} is of {value.dtype}, for a parameter of {param.dtype}"
             )
+        if slot is not None and slot.codec is None and not (value.is_floating_point() or value.is_complex()):
+            raise ValueError(
+                f"{owner}: the checkpoint's {name!r} must be of a floating-point dtype, got {value.dtype}; a "
+                "code needs all of its parts"
+            )
         state[name] = placed(name, value, param, group, rule) if isinstance(value, Tensor) else copy.deepcopy(value)
     return state

@@ -53,7 +53,8 @@ class Step:
     """What is asked of a group at this step.
 
     Args:
-        group: the group.
+        groups: the optimizer's own.
+        group: the group, of which these may be several, or which may be a part of one.
         settings: what its hyperparameters lead to.
         params: its parameters that have gradients.
         grads: these.
@@ -61,6 +62,7 @@ class Step:
         found_inf: not 0 where the step is to be skipped, from the same.
     """
 
+    groups: Sequence[Group]
     group: Group
     settings: Settings
     params: list[Tensor]
@@ -131,10 +133,13 @@ class Planner:
 
     Args:
         recipe_of: the stages of a group.
+        foreign: the hyperparameters in a group that its member does not have.
     """
 
-    def __init__(self, recipe_of: Callable[[Mapping[str, Any]], Recipe]) -> None:
-        self.reader = Reader(recipe_of)
+    def __init__(
+        self, recipe_of: Callable[[Mapping[str, Any]], Recipe], foreign: Callable[[Mapping[str, Any]], list[str]]
+    ) -> None:
+        self.reader = Reader(recipe_of, foreign)
         self._plans: dict[int, Plan] = {}
         self._tried: dict[Rule, set[Hashable]] = {}
         self._captured: list[Any] = []  # what CUDA graphs read and write, for as long as the optimizer lives
@@ -168,7 +173,7 @@ class Planner:
             params, grads = _with_gradients(group["params"])
             if not params:
                 continue
-            step = Step(group, settings, params, grads, grad_scale, found_inf)
+            step = Step(groups, group, settings, params, grads, grad_scale, found_inf)
             capturing = self._capturing(step)
             plan, unit = self._recalled(self._plans.get(index), step, state)
             run = plan.prepared.ready(unit) if plan and unit else None
@@ -358,7 +363,7 @@ class Planner:
         return self._loop
 
     def _checks(self, step: Step) -> Checks:
-        return Checks(step.settings.recipe.owner, step.group, step.settings.rule)
+        return Checks(step.settings.recipe.owner, step.groups, step.group, step.settings.rule)
 
     def _check_placements(self, gathered: Gathered) -> None:
         checks = self._checks(gathered.step)

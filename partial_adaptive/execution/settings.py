@@ -40,10 +40,14 @@ class Reader:
 
     Args:
         recipe_of: the stages of a group.
+        foreign: the hyperparameters in a group that its member does not have.
     """
 
-    def __init__(self, recipe_of: Callable[[Mapping[str, Any]], Recipe]) -> None:
+    def __init__(
+        self, recipe_of: Callable[[Mapping[str, Any]], Recipe], foreign: Callable[[Mapping[str, Any]], list[str]]
+    ) -> None:
         self.recipe_of = recipe_of
+        self.foreign = foreign
         self._known: dict[int, Settings] = {}
 
     def read(self, groups: Sequence[Group]) -> list[tuple[Group, Settings]]:
@@ -64,13 +68,6 @@ class Reader:
             merged[key] = (_joined(merged[key][0], group) if key in merged else group, its)
         return list(merged.values())
 
-    def rule(self, group: Mapping[str, Any]) -> Rule:
-        """The rule that a group's next step will follow."""
-        partial = group["partial"]
-        if isinstance(partial, Tensor) and not (group["capturable"] or group["differentiable"]):
-            partial = partial.item()
-        return self.recipe_of(group).rule(group, scaled=isinstance(partial, Tensor) or partial != 0)
-
     def _parts(self, group: Group, its: Settings) -> list[tuple[Group, Settings]]:
         """A group as those of its parameters that are rounded as it says, and those that are not."""
         others = [i for i, param in enumerate(group["params"]) if group_of(group, param) is not group]
@@ -86,11 +83,10 @@ class Reader:
         try:
             values = tuple(map(group.__getitem__, table))
         except KeyError as error:
-            raise RuntimeError(
-                f"{recipe.owner}: param group {index} must have {error}; a group gets its member's hyperparameters by "
-                "add_param_group, and cannot change its member later"
-            ) from None
+            raise RuntimeError(f"{recipe.owner}: param group {index} must have {error}; {_ADDED}") from None
         known = self._known.get(index)
+        if known and known.recipe is not recipe and (others := self.foreign(group)):
+            raise RuntimeError(f"{recipe.owner}: param group {index} must not have {others[0]!r}; {_ADDED}")
         if known and known.lasting and known.recipe is recipe and all(map(operator.is_, values, known.values)):
             return known
         changed = validated(group, table, recipe.owner, wait=False)
@@ -102,9 +98,20 @@ class Reader:
     def _settings(self, group: Group) -> Settings:
         recipe = self.recipe_of(group)
         values = tuple(map(group.__getitem__, recipe.table))
-        rule = self.rule(group)
+        rule = rule_of(recipe, group)
         lasting = not any(isinstance(v, Tensor) for value in values for v in _flat(value))
         return Settings(recipe, values, rule, (rule, static(group, recipe.table)), lasting)
+
+
+def rule_of(recipe: Recipe, group: Mapping[str, Any]) -> Rule:
+    """The rule that the next step of a group, of this recipe, will follow."""
+    partial = group["partial"]
+    if isinstance(partial, Tensor) and not (group["capturable"] or group["differentiable"]):
+        partial = partial.item()
+    return recipe.rule(group, scaled=isinstance(partial, Tensor) or partial != 0)
+
+
+_ADDED = "a group gets its member's hyperparameters by add_param_group, and cannot change its member later"
 
 
 def _separate(groups: Sequence[Group]) -> None:

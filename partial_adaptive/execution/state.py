@@ -36,6 +36,8 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
     """
     added: State = {}
     own = scaling(rule, param)
+    if rule.second_moment.together and not all(name in state for name in own):
+        state = {name: value for name, value in state.items() if name not in (*own, AGE)}
     device = scalar_device(param, group)
     if own and STEP in state and not any(name in state for name in own) and state[STEP].item() > 0:
         added[AGE] = torch.zeros_like(state[STEP])
@@ -163,6 +165,13 @@ def _has(state: Mapping[str, Any], name: str, slot: Slot, param: Tensor) -> bool
     return all(isinstance(x, Tensor) and (x.dtype, x.shape) == (like.dtype, like.shape) for x, like in found)
 
 
+def _part(rule: Rule, name: str, param: Tensor) -> Tensor | None:
+    """What an entry that is part of a code looks like; None for any other."""
+    coded = ((key, slot.codec, shape_of(slot, param)) for key, slot in rule.slots.items() if slot.codec is not None)
+    parts = (_named(key, encoded_like(codec, shape)) for key, codec, shape in coded)
+    return next((part[name] for part in parts if name in part), None)
+
+
 def _named(name: str, parts: Mapping[str, Any]) -> State:
     """The parts of a code by their names in the state."""
     return {name + suffix: part for suffix, part in parts.items()}
@@ -219,6 +228,8 @@ def misfit(name: str, value: Any, param: Tensor, rule: Rule, shapes: Mapping[str
         slot = rule.slots.get(name)
         if slot is not None and (value.is_complex() != (slot.follows and param.is_complex())):
             return f"must be {'complex, as its parameter is' if param.is_complex() else 'real'}, got {value.dtype}"
+        if (like := _part(rule, name, param)) is not None and value.dtype != like.dtype:
+            return f"must be of {like.dtype}, as it is part of a code, got {value.dtype}"
         if slot is not None and slot.codec is None and not (value.is_floating_point() or value.is_complex()):
             return f"must be of a floating-point dtype, got {value.dtype}"
     return None

@@ -92,7 +92,7 @@ def flag(default: Any, *, meaning: str, none: bool = False) -> Hyperparameter:
 def choice(default: Any, *options: str, meaning: str) -> Hyperparameter:
     """One of some strings."""
     text = f"{', '.join(map(repr, options[:-1]))} or {options[-1]!r}"
-    return Hyperparameter(meaning, text, lambda value: isinstance(value, str) and value in options, default)
+    return Hyperparameter(meaning, text, lambda value: isinstance(value, str) and value in options, default, _item)
 
 
 def optional(entry: Hyperparameter) -> Hyperparameter:

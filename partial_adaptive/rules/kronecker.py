@@ -198,6 +198,7 @@ class Kronecker(SecondMoment, ABC):
 
     needs = TENSOR
     batched = True
+    together = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", self._slots(self.cut))
@@ -351,9 +352,9 @@ class RotatedExpAvgSq(Kronecker):
 
     def _slots(self, cut: Cut) -> Mapping[str, Slot]:
         return {
-            "exp_avg_sq": Slot(nonnegative=True),
-            "left": Slot(Factor(cut, 0), coarse=False),
-            "right": Slot(Factor(cut, 1), coarse=False),
+            "rotated_exp_avg_sq": Slot(nonnegative=True),
+            "left_exp_avg": Slot(Factor(cut, 0), coarse=False),
+            "right_exp_avg": Slot(Factor(cut, 1), coarse=False),
             "left_basis": Slot(Factor(cut, 0), coarse=False),
             "right_basis": Slot(Factor(cut, 1), coarse=False),
         }

@@ -149,11 +149,14 @@ def divided_by_products(numerator: Tensor, p: float, dtype: torch.dtype | None =
         >>> divided_by_products(torch.diag(torch.tensor([16.0, 81.0])), 3 / 8).diagonal()
         tensor([2.0000, 3.0000])
     """
-    direction = polar(numerator, dtype)
+    # The largest element becomes 1: a sum of squares leaves the range of float32 long before.
+    size = numerator.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(numerator.dtype).tiny)
+    unit = numerator / size
+    direction = polar(unit, dtype)
     if p == 0.5:
         return direction
-    half = _product(direction, numerator.mT, dtype)  # H
-    return _product(by_products(half, 1 - 2 * p, dtype), direction, dtype)
+    half = _product(direction, unit.mT, dtype)  # H
+    return _product(by_products(half, 1 - 2 * p, dtype), direction, dtype) * size ** (1 - 2 * p)
 
 
 def _product(left: Tensor, right: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -12,11 +12,14 @@ from typing import Any, ClassVar, Protocol, final
 import torch
 from torch import Tensor
 
+from partial_adaptive.rules.hyperparameters import Hyper
 from partial_adaptive.rules.stage import COMPENSATION, Slot
 
 HALVES = (torch.bfloat16, torch.float16)
 NEAREST = "nearest"
 GOLDEN = 0x9E3779B9
+_SCALE = 2.0**10  # of what is kept, which would be below the range of float16
+_MOST = 4.0  # times θ: half a spacing of bfloat16, times the scale
 
 
 class Landing(Protocol):
@@ -72,17 +75,22 @@ class Stochastic(Rounding):
 @final
 @dataclass(frozen=True)
 class Kahan(Rounding):
-    """To the nearest, and what that loses is kept: θ + compensation has the digits of both. Zamirai et al., 2020."""
+    """To the nearest, and what that loses is kept: θ + compensation/2¹⁰ has the digits of both. Zamirai et al., 2020.
+
+    What is lost is no more than about 2⁻⁸ of θ in bfloat16 and 2⁻¹¹ in float16; times 2¹⁰ it is in the range of the
+    dtype whenever θ is. More than that belongs to a value that has been overwritten since, and does not count.
+    """
 
     name = "kahan"
     slots = {COMPENSATION: Slot(dtype="param")}
 
     def widen(self, param: Any, slots: Mapping[str, Any]) -> None:
-        param.add_(slots[COMPENSATION])
+        kept = slots[COMPENSATION]
+        param.add_(Hyper.when(kept.abs() <= param.abs().mul(_MOST), kept, 0.0), alpha=1 / _SCALE)
 
     def land(self, value: Any, param: Any, slots: Mapping[str, Any], landing: Landing) -> None:
         stored = landing.nearest(value)
-        slots[COMPENSATION].copy_(value - stored)
+        slots[COMPENSATION].copy_((value - stored) * _SCALE)
         param.copy_(stored)
 
 

@@ -286,7 +286,14 @@ class Recipe:
         return table_for(self.hyperparameters, self.own)
 
     def rule(self, group: Mapping[str, Any], *, scaled: bool) -> Rule:
-        """The rule of a param group, with P⁰ where it is not `scaled`."""
+        """The rule of a param group, with P⁰ where it is not `scaled`; ValueError for what its stages do not take."""
+        try:
+            return self._rule(group, scaled=scaled)
+        except ValueError as error:
+            named = str(error).startswith(self.owner)
+            raise error if named else ValueError(f"{self.owner}: {error}") from error
+
+    def _rule(self, group: Mapping[str, Any], *, scaled: bool) -> Rule:
         second_moment = cast(SecondMoment, self.second_moment.select(group))
         constraint = group[_PROJECTION]
         if constraint is not None and not isinstance(second_moment, Estimator | Null):

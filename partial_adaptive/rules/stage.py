@@ -113,6 +113,7 @@ class Stage:
         sparse: whether an element with zero gradient leaves its state as it is, so that sparse gradients are exact.
         decay: the hyperparameter whose powers bias its average towards zero (dividing by 1 − decayᵗ corrects it), None
             where nothing is biased.
+        together: whether its state means something only as a whole: where one entry is missing all of it starts afresh.
         breaks: the `LAWS` that do not hold with it, which the conformance suite then leaves out.
     """
 
@@ -124,6 +125,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     sparse: bool = False
     decay: str | None = None
+    together: bool = False
     breaks: tuple[str, ...] = ()
 
     def select(self, group: Mapping[str, Any]) -> Self:
