@@ -73,7 +73,7 @@ class PreparedBatches:
                     self._together(unit, chunk, hyper)
                     continue
                 for i in chunk:
-                    update_one(unit, i, hyper or unit.hyper([i]), plain=self.plain[i], split=False)
+                    update_one(unit, i, unit.hyper([i]) if hyper is None else hyper, plain=self.plain[i], split=False)
 
     def _together(self, unit: Unit, positions: Sequence[int], hyper: Any) -> None:
         """Update some parameters of one kind on stacked copies."""
@@ -81,8 +81,10 @@ class PreparedBatches:
         rows = [row for row, _ in staged]
         home = {"param": [row.param for row in rows]}
         home |= {name: [row.slots[name] for row in rows] for name in unit.rule.slots}
-        scalars = {} if hyper else {name: unit.scalars(name, positions) for name in unit.rule.momentum.scalars}
-        counts = {} if hyper else {name: _counts(unit, name, positions) for name in (STEP, AGE)}
+        scalars = (
+            {} if hyper is not None else {name: unit.scalars(name, positions) for name in unit.rule.momentum.scalars}
+        )
+        counts = {} if hyper is not None else {name: _counts(unit, name, positions) for name in (STEP, AGE)}
         stacks = {name: torch.stack(column) for name, column in (home | scalars).items()}
         read = {name: torch.stack(column) for name, column in ({"grad": [row.grad for row in rows]} | counts).items()}
 
