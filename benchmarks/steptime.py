@@ -335,7 +335,7 @@ def slower(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for column, against in (("vs same mode", "in the same mode"), ("vs fastest", "in its fastest mode")):
         found = [f"{row['list']} {row['optimizer']} {row[column]:.3g}" for row in rows if (row.get(column) or 0) > 1]
-        lines.append(f"Slower than torch.optim {against}: {', '.join(found) or 'none'}.")
+        lines.append(f"Slower than what it is compared with {against}: {', '.join(found) or 'none'}.")
     return "## Ratios above 1\n\n" + "\n\n".join(lines)
 
 

@@ -62,7 +62,8 @@ def main() -> None:
 
 def save(name: str, figure: Figure) -> None:
     """Write a figure as SVG, the same bytes for the same figure."""
-    figure.savefig(HERE / "figures" / f"{name}.svg", facecolor="white", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # of the identifiers, random otherwise
+        figure.savefig(HERE / "figures" / f"{name}.svg", facecolor="white", metadata={"Date": None})
     if "--png" in sys.argv:
         figure.savefig(HERE / "figures" / f"{name}.png", facecolor="white", dpi=160)
 
