@@ -290,8 +290,9 @@ class Recipe:
         try:
             return self._rule(group, scaled=scaled)
         except ValueError as error:
-            named = str(error).startswith(self.owner)
-            raise error if named else ValueError(f"{self.owner}: {error}") from error
+            if str(error).startswith(self.owner):
+                raise
+            raise ValueError(f"{self.owner}: {error}") from error
 
     def _rule(self, group: Mapping[str, Any], *, scaled: bool) -> Rule:
         second_moment = cast(SecondMoment, self.second_moment.select(group))
