@@ -199,7 +199,7 @@ class PartialAdaptiveOptimizer(Optimizer):
         """A context in which no autocast, of the training loop's, makes matrix products less precise than they are."""
         stack = ExitStack()
         for kind in {group["params"][0].device.type for group in self.param_groups if group["params"]}:
-            if torch.is_autocast_enabled(kind):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         return stack
 

@@ -43,6 +43,13 @@ def test_autocast_changes_nothing(name: str, options: dict[str, Any], dtype: tor
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+def test_a_device_without_autocast() -> None:
+    """Parameters on "meta", which has none, are stepped as before."""
+    param = torch.ones(2, 2, device="meta")
+    param.grad = torch.ones(2, 2, device="meta")
+    pa.PartialAdam([param]).step()
+
+
 def test_a_closure_keeps_its_autocast() -> None:
     """It is the user's forward pass, and runs as it would elsewhere."""
     param = torch.nn.Parameter(torch.ones(2, 2))
