@@ -319,7 +319,7 @@ def forgets_age(optimizer: PartialAdam) -> None:
 # -- optimizers whose methods are overridden, though their classes are final
 
 
-class CallsStepAgain(Padam):  # type: ignore[misc]
+class CallsStepAgain(Padam):  # type: ignore[misc]  # final: what it may not be is what is tested
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         return super().step(closure)
 
@@ -331,13 +331,13 @@ def calls_step_again(params: ParamsT, **options: Any) -> Padam:
 
 
 @mutant("check_closure")
-class IgnoresClosure(PartialAdam):  # type: ignore[misc]
+class IgnoresClosure(PartialAdam):  # type: ignore[misc]  # final: what it may not be is what is tested
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         return super().step()
 
 
 @mutant("check_scale_of")
-class StartsOverWhenLookedAt(PartialAdam):  # type: ignore[misc]
+class StartsOverWhenLookedAt(PartialAdam):  # type: ignore[misc]  # final: what it may not be is what is tested
     def scale_of(self, param: Tensor) -> Tensor | None:
         scale = super().scale_of(param)
         self.state.pop(param, None)
@@ -358,7 +358,7 @@ def one_bucket(params: ParamsT, **options: Any) -> PartialAdam:
 
 
 @mutant("check_resume_after_switching_on")
-class ForgetsStart(PartialAdam):  # type: ignore[misc]
+class ForgetsStart(PartialAdam):  # type: ignore[misc]  # final: what it may not be is what is tested
     def load_state_dict(self, state_dict: StateDict) -> None:
         super().load_state_dict(state_dict)
         for state in self.state.values():
@@ -366,7 +366,7 @@ class ForgetsStart(PartialAdam):  # type: ignore[misc]
 
 
 @mutant("check_loading_copies")
-class SharesTheCheckpoint(PartialAdam):  # type: ignore[misc]
+class SharesTheCheckpoint(PartialAdam):  # type: ignore[misc]  # final: what it may not be is what is tested
     def load_state_dict(self, state_dict: StateDict) -> None:
         super().load_state_dict(state_dict)
         for key, param in enumerate(tensors(self)):
@@ -374,7 +374,7 @@ class SharesTheCheckpoint(PartialAdam):  # type: ignore[misc]
 
 
 @mutant("check_loading_hyperparameters")
-class LoadsDefaults(PartialAdam):  # type: ignore[misc]
+class LoadsDefaults(PartialAdam):  # type: ignore[misc]  # final: what it may not be is what is tested
     def load_state_dict(self, state_dict: StateDict) -> None:
         super().load_state_dict(state_dict)
         for group in self.param_groups:
@@ -382,12 +382,12 @@ class LoadsDefaults(PartialAdam):  # type: ignore[misc]
 
 
 @mutant("check_loading_keeps_state_dtype")
-class LoadsAsTorchDoes(PartialAdam):  # type: ignore[misc]
+class LoadsAsTorchDoes(PartialAdam):  # type: ignore[misc]  # final: what it may not be is what is tested
     load_state_dict = Optimizer.load_state_dict
 
 
 @mutant("check_deepcopy")
-class CopiesShallowly(PartialAdam):  # type: ignore[misc]
+class CopiesShallowly(PartialAdam):  # type: ignore[misc]  # final: what it may not be is what is tested
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return copy.copy(self)
 

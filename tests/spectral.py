@@ -41,3 +41,22 @@ def direction(n: Tensor, p: float, **options: Any) -> Tensor:
     with default_dtype(torch.float64):
         pa.PartialMuon([param], partial=p, **{**BARE, **options}).step()
     return -param / stretch(tuple(n.shape))
+
+
+def by_eigh(matrix: Tensor, exponent: float, eps: float = 0.0) -> Tensor:
+    """(A^(1/2) + ε)^(2·exponent) by eigenvectors: the reference.
+
+    Args:
+        matrix: A, symmetric and positive semidefinite, (…, m, m); negative eigenvalues are rounding, and taken as 0.
+        exponent: any real number; where it is negative and ε is 0, A must have no eigenvalue 0.
+        eps: ε, in units of the roots of the eigenvalues.
+
+    Example:
+        >>> by_eigh(torch.diag(torch.tensor([16.0, 81.0])), -1 / 2)
+        tensor([[0.2500, 0.0000],
+                [0.0000, 0.1111]])
+    """
+    values, basis = torch.linalg.eigh(matrix)
+    powers = values.clamp(min=0).sqrt().add(eps).pow(2 * exponent)
+    result: Tensor = (basis * powers.unsqueeze(-2)) @ basis.mT
+    return result

@@ -132,7 +132,7 @@ def targets() -> tuple[Array, Array]:
         generator.normal(size=(STEPS, *shape)) / 4
         + drift.reshape(-1, *(1 for _ in shape)) * generator.normal(size=shape)
         for shape in (WHOLE, ROWS)
-    )  # type: ignore[return-value]
+    )
 
 
 @cache
@@ -474,6 +474,6 @@ def test_the_fused_box_clamps(constraint: Constraint, p: float, dtype: torch.dty
         optimizer.step()
         free.step()
         for param, twin in zip(params, twins, strict=True):
-            expected = constraint.project(twin.detach(), 1.0)  # type: ignore[arg-type]
+            expected = constraint.project(twin.detach(), 1.0)
             torch.testing.assert_close(param.detach(), expected, rtol=0, atol=0, equal_nan=True)
     assert params[1].isnan().sum() == 1

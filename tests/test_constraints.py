@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         dataclass(type("Loose", (Constraint,), {"project": AtLeast.project}))(),
         "constraint must .* frozen dataclass",
     ),
-    "a set that holds a list": (AtLeast([0.1]), r"constraint must .* frozen dataclass.*\[0\.1\]"),  # type: ignore[arg-type]
+    "a set that holds a list": (AtLeast([0.1]), r"constraint must .* frozen dataclass.*\[0\.1\]"),
 }
 DOORS: dict[str, Callable[[Padam, Any], Any]] = {
     "constructor": lambda optimizer, value: Padam(leaves(), constraint=value),
@@ -223,7 +223,7 @@ def test_checkpoints_without_a_constraint() -> None:
     fixture = torch.load(Path(__file__).parent / "fixtures" / "first_edition.pt", weights_only=True)["padam-default"]
     torchs = parameters([tuple(param.shape) for param in fixture["params"]])
     adam = torch.optim.Adam(torchs, amsgrad=True)
-    train(adam, 2)  # type: ignore[arg-type]
+    train(adam, 2)
     for checkpoint in (fixture["checkpoint"], adam.state_dict()):
         params = [param.clone() for param in fixture["params"]]
         optimizer = Padam(params, constraint=Box(-0.5, 0.5))
@@ -364,7 +364,7 @@ def test_closures_and_scalers(name: str, mode: dict[str, Any]) -> None:
     """A closure's gradients count; a step that a GradScaler skips does not project, the next one does."""
     param, reference = Parameter(leaves()[0]), Parameter(leaves()[0])
     if mode.get("differentiable"):
-        param, reference = param.detach(), reference.detach()  # type: ignore[assignment]
+        param, reference = param.detach(), reference.detach()
     optimizers = [Padam([it], constraint=SETS[name], **mode) for it in (param, reference)]
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     scaler.scale(torch.zeros(()))

@@ -102,6 +102,7 @@ def test_the_family_page_has_every_member() -> None:
 @pytest.fixture(scope="module")
 def generate() -> Any:
     """The module that `python docs/generate.py` runs."""
+    sys.path.insert(0, str(ROOT / "docs"))  # as Python does where it is run
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None

@@ -323,7 +323,7 @@ def lives(member: str) -> Iterator[tuple[type[Life], settings]]:
         return
     number = SEED if SEED >= 1_000_000 else SEED * 1_000_000 + 1000 * list(TRANSCRIPTIONS).index(member)
     while machine.done["steps"] < STEPS:
-        print(f"{member}: FUZZ_SEED={number} after {dict(machine.done)}")  # noqa: T201
+        print(f"{member}: FUZZ_SEED={number} after {dict(machine.done)}")  # noqa: T201  # shown by -rP
         yield (
             seed(number)(machine),
             settings(**common, derandomize=False, database=None, max_examples=4, stateful_step_count=150),
@@ -337,7 +337,7 @@ def test_life_follows_the_reference(member: str) -> None:
     for machine, how in lives(member):
         run_state_machine_as_test(machine, settings=how)
         done = machine.done
-    print(f"{member}: {dict(done)}")  # noqa: T201
+    print(f"{member}: {dict(done)}")  # noqa: T201  # shown by -rP
     assert done["sharp"] > 0.25 * done["coordinates"], f"too few comparisons could have failed: {done}"
 
 

@@ -56,7 +56,7 @@ def negated_step(optimizer: Padam, param: Tensor) -> None:
 
 
 def no_dict(optimizer: Padam, param: Tensor) -> None:
-    optimizer.state[param] = None  # type: ignore[assignment]
+    optimizer.state[param] = None
 
 
 def inference_state(optimizer: Padam, param: Tensor) -> None:

@@ -176,7 +176,7 @@ def test_codes_without_their_scale() -> None:
 
 def test_numpy_strings_are_plain() -> None:
     """Options from a configuration in NumPy are stored as Python's text, which loads with weights_only."""
-    optimizer = pa.PartialAdam([torch.ones(2)], rounding=np.str_("kahan"), bias_correction=np.str_("adam"))  # type: ignore[arg-type]  # a str
+    optimizer = pa.PartialAdam([torch.ones(2)], rounding=np.str_("kahan"), bias_correction=np.str_("adam"))
     (group,) = optimizer.param_groups
     assert {type(group[name]) for name in ("rounding", "bias_correction")} == {str}
 

@@ -1,6 +1,7 @@
 """The house keeps its own rules: what may import what, what is private, and where a thing may be said at all."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -11,6 +12,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "partial_adaptive"
 SOURCES = sorted(LIBRARY.rglob("*.py"))
+EVERYTHING = [
+    *SOURCES,
+    *(path for name in ("benchmarks", "docs", "tests") for path in sorted((ROOT / name).rglob("*.py"))),
+]
 LONGEST_FILE = 500
 LONGEST_CLASS = 40  # lines of a member or a stage, without its docstring
 
@@ -141,11 +146,23 @@ def test_private_names_stay_in_their_file(path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
+@pytest.mark.parametrize("path", EVERYTHING, ids=relative)
 def test_file_sizes(path: Path) -> None:
-    """No file of the library is longer than 500 lines."""
+    """No file is longer than 500 lines."""
     length = len(path.read_text().splitlines())
     assert length <= LONGEST_FILE
+
+
+def test_what_is_silenced_has_a_reason() -> None:
+    """Whatever a linter or a type checker is told to pass over says why, beside it."""
+    silenced = re.compile(r"# (?:type: ignore|noqa)(?!.*  # \S)")
+    found = [
+        f"{relative(path)}:{number}"
+        for path in EVERYTHING
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if silenced.search(line) and "silenced = " not in line
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize(

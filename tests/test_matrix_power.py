@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from family import WHOLE_MODES, maker, plain
-from spectral import conditioned, direction, powered
+from spectral import by_eigh, conditioned, direction, powered
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 import partial_adaptive as pa
-from partial_adaptive.rules.matrix_power import by_eigh, by_products, divided_by_products, polar, steps
+from partial_adaptive.rules.matrix_power import by_products, divided_by_products, polar, steps
 from partial_adaptive.rules.power import is_dyadic
 from partial_adaptive.testing.harness import CHECKS, Check, contents, default_dtype, same, train, values
 

@@ -209,7 +209,7 @@ def test_a_schedule_of_some_groups() -> None:
     assert [dict(group) for group in optimizer.param_groups] == before
     for wrong in ([2], [], [0.0], "0"):
         with pytest.raises(ValueError, match="Schedule: groups must be positions of groups, 0 to 1, got"):
-            pa.Schedule(optimizer, groups=wrong, lr=pa.Linear(0.0, 3))  # type: ignore[arg-type]  # what is tested
+            pa.Schedule(optimizer, groups=wrong, lr=pa.Linear(0.0, 3))
 
 
 def test_a_schedule_of_betas_in_tensors() -> None:

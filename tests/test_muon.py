@@ -107,7 +107,7 @@ def test_zero_is_sgd_with_momentum() -> None:
     ours, theirs = plain(shapes), plain(shapes)
     options = {**BARE, "lr": 0.1, "momentum": 0.9, "partial": 0.0}
     train(maker("partial_muon")(ours, **options), 20)
-    train(torch.optim.SGD(theirs, lr=0.1 * (1 - 0.9), momentum=0.9), 20)  # type: ignore[arg-type]
+    train(torch.optim.SGD(theirs, lr=0.1 * (1 - 0.9), momentum=0.9), 20)
     same(values(ours), values(theirs), "it is not SGD", 1e-14)
 
 
@@ -135,7 +135,7 @@ def test_is_torch_with_the_exact_factor(
     theirs, ours = plain(shapes), plain(shapes)
     options: dict[str, Any] = {"lr": 0.05, "weight_decay": 0.2, "momentum": 0.8}
     options |= {"nesterov": nesterov, "adjust_lr_fn": adjust}
-    train(torch.optim.Muon(theirs, **options), 20)  # type: ignore[arg-type]
+    train(torch.optim.Muon(theirs, **options), 20)
     with default_dtype(torch.float64):
         train(pa.PartialMuon(ours, partial=0.5, eps=0.0, **options, **mode), 20)
     same(values(ours), values(theirs), "it is not torch's Muon", 1e-10)
@@ -158,7 +158,7 @@ def test_checkpoint_of_torch() -> None:
     """Its momentum goes on here; what is torch's alone, the iteration's settings, stays an entry of the user's."""
     params = plain([(7, 4), (4, 7)])
     reference = torch.optim.Muon(params, lr=0.05, weight_decay=0.2)
-    train(reference, 3)  # type: ignore[arg-type]
+    train(reference, 3)
     optimizer = pa.PartialMuon(values(params), partial=0.5)
     optimizer.load_state_dict(reference.state_dict())
     group = optimizer.param_groups[0]
@@ -209,7 +209,7 @@ def test_bad_arguments(argument: str, value: Any) -> None:
 def test_no_constraint() -> None:
     """There is no metric per element to project in: a constraint is refused, as an argument and in a group."""
     with pytest.raises(TypeError, match="constraint"):
-        pa.PartialMuon(plain([(4, 3)]), constraint=pa.Box(-1.0, 1.0))  # type: ignore[call-arg]
+        pa.PartialMuon(plain([(4, 3)]), constraint=pa.Box(-1.0, 1.0))
     with pytest.raises(TypeError, match=r"constraint takes a second moment with a value per element.*Spectrum"):
         pa.PartialMuon([{"params": plain([(4, 3)]), "constraint": pa.Box(-1.0, 1.0)}])
     params = plain([(4, 3)])

@@ -222,7 +222,7 @@ def test_options_are_typed() -> None:
 def test_unknown_options_are_refused() -> None:
     """A typo among the options is a TypeError that says what was meant."""
     with pytest.raises(TypeError, match=r"unexpected hyperparameter 'cautius' \(did you mean 'cautious'"):
-        pa.PartialAdam([torch.ones(1)], cautius=True)  # type: ignore[call-arg]  # what is tested
+        pa.PartialAdam([torch.ones(1)], cautius=True)
 
 
 @pytest.mark.parametrize("option", ["peak_lr", "cautious_weight_decay"])

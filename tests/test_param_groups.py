@@ -66,7 +66,7 @@ class Gain(nn.Module):
 def module_class(name: str, *bases: type[nn.Module], **shapes: tuple[int, ...]) -> nn.Module:
     """A module of a class of this name, with parameters of these shapes."""
 
-    class Made(*(bases or (nn.Module,))):  # type: ignore[misc]
+    class Made(*(bases or (nn.Module,))):
         def __init__(self) -> None:
             nn.Module.__init__(self)
             for key, shape in shapes.items():

@@ -494,4 +494,4 @@ def test_sets_are_values() -> None:
     assert isinstance(half.normal, Tensor)
     assert not half.normal.requires_grad
     with pytest.raises(FrozenInstanceError):
-        half.offset = 2.0  # type: ignore[misc]
+        half.offset = 2.0

@@ -317,7 +317,7 @@ def test_resuming(tensors: bool, first: str, mode: dict[str, Any]) -> None:
         twin.data.copy_(param.detach())
     loads = [("optimizer", resumed), ("schedule", resumed_schedule)]
     for name, it in loads if first == "optimizer" else loads[::-1]:
-        it.load_state_dict(checkpoints[name])  # type: ignore[attr-defined]
+        it.load_state_dict(checkpoints[name])
     assert resumed_schedule.t == 4
     assert snapshot(resumed) == snapshot(optimizer)
     go_on(optimizer, schedule, 3)

@@ -4,10 +4,10 @@ import inspect
 from itertools import repeat
 
 import torch
-import triton  # type: ignore[import-untyped]
+import triton  # type: ignore[import-untyped]  # triton has no types
 from torch.nn import Parameter
-from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]
-from triton.compiler import ASTSource  # type: ignore[import-untyped]
+from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]  # triton has no types
+from triton.compiler import ASTSource  # type: ignore[import-untyped]  # triton has no types
 
 from partial_adaptive import create
 from partial_adaptive.execution.compiled import triton as backend

@@ -40,7 +40,7 @@ def test_recalibration_is_torchs_cumulative_average(tmp_path: Path) -> None:
         seen.append((batch, draws.get_state()))
         return original(net, batch, draws)
 
-    task.loss = spy  # type: ignore[method-assign]
+    task.loss = spy
     with recalibrated(task, model, epoch=1):
         ours = _statistics(model)
     assert len(seen) == 3
