@@ -159,6 +159,8 @@ def _pairs_of(value: Any) -> Any:
     return tuple(sorted(items, key=repr))
 
 
+BETAS = ("beta1", "beta2")  # the entries of `betas`
+BETA = number(0.0, 0, 1, closed=False, meaning="a decay rate")
 _fraction = _within(0, 1, closed=False, tensor=True)
 
 HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
@@ -382,7 +384,7 @@ class Hyper:
         if name.startswith("__"):
             raise AttributeError(name)
         group = self._group
-        if name in ("beta1", "beta2") and "betas" in group:
+        if name in BETAS and "betas" in group:
             value = group["betas"][int(name[-1]) - 1]
         elif name in group:
             value = group[name]

@@ -1,4 +1,6 @@
-"""Powers of symmetric positive semidefinite matrices A: by eigenvectors, or by matrix products alone.
+"""Powers of symmetric positive semidefinite matrices A by matrix products alone.
+
+By eigenvectors a `Spectrum` takes them itself.
 
 A product is what an accelerator does best, and a square root is made of products: Newton and Schulz's iteration
 
@@ -33,25 +35,6 @@ def widened(x: Tensor) -> Tensor:
 def finite(matrix: Tensor) -> Tensor:
     """With 0 for what is not finite, of which `eigh` would fail in the middle of a step."""
     return torch.where(matrix.isfinite(), matrix, 0.0)
-
-
-def by_eigh(matrix: Tensor, exponent: float, eps: float = 0.0) -> Tensor:
-    """(A^(1/2) + ε)^(2·exponent) by eigenvectors: the reference.
-
-    Args:
-        matrix: A, symmetric and positive semidefinite, (…, m, m); negative eigenvalues are rounding, and taken as 0.
-        exponent: any real number; where it is negative and ε is 0, A must have no eigenvalue 0.
-        eps: ε, in units of the roots of the eigenvalues.
-
-    Example:
-        >>> by_eigh(torch.diag(torch.tensor([16.0, 81.0])), -1 / 2)
-        tensor([[0.2500, 0.0000],
-                [0.0000, 0.1111]])
-    """
-    values, basis = torch.linalg.eigh(matrix)
-    powers = values.clamp(min=0).sqrt().add(eps).pow(2 * exponent)
-    result: Tensor = (basis * powers.unsqueeze(-2)) @ basis.mT
-    return result
 
 
 def by_products(matrix: Tensor, exponent: float, dtype: torch.dtype | None = None) -> Tensor:

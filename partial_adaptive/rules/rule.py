@@ -9,7 +9,15 @@ from typing import Any, cast
 from torch import Tensor
 
 from partial_adaptive.rules.codecs import check_names, stored
-from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, Hyper, Hyperparameter, nearest, table_for
+from partial_adaptive.rules.hyperparameters import (
+    BETA,
+    BETAS,
+    HYPERPARAMETERS,
+    Hyper,
+    Hyperparameter,
+    nearest,
+    table_for,
+)
 from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.projection import CONSTRAINT, Constraint
 from partial_adaptive.rules.rounding import Rounding, rounding_of
@@ -284,6 +292,12 @@ class Recipe:
     def table(self) -> Mapping[str, Hyperparameter]:
         """Everything that a param group holds."""
         return table_for(self.hyperparameters, self.own)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, Hyperparameter]:
+        """What of a param group may move from step to step, the betas one by one."""
+        moving = {name: entry for name, entry in self.table.items() if not entry.static and name != "betas"}
+        return moving | (dict.fromkeys(BETAS, BETA) if "betas" in self.table else {})
 
     def rule(self, group: Mapping[str, Any], *, scaled: bool) -> Rule:
         """The rule of a param group, with P⁰ where it is not `scaled`; ValueError for what its stages do not take."""

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.rules.curves import Curve
-from partial_adaptive.rules.hyperparameters import Hyperparameter, accepted, as_float, nearest, number
+from partial_adaptive.rules.hyperparameters import BETAS, HYPERPARAMETERS, Hyperparameter, accepted, as_float, nearest
 from partial_adaptive.rules.interpolation import checked, interpolated_lr
 from partial_adaptive.rules.rule import Recipe
 
 Rescale: TypeAlias = Callable[[Any, Sequence[float]], Sequence[float]]  # from the groups' new p, their learning rates
-_BETAS = ("beta1", "beta2")
-_BETA = number(0.0, 0, 1, closed=False, meaning="a decay rate")
 
 
 @final
@@ -80,19 +78,19 @@ class Schedule:
         rescale_lr: Rescale | Mapping[float, float] | None = None,
         **curves: Curve,
     ) -> None:
+        if not isinstance(getattr(optimizer, "recipe", None), Recipe):
+            raise TypeError(f"Schedule: optimizer must be one of the family, got {type(optimizer).__name__}")
         self._optimizer = optimizer
-        known = _numeric(optimizer)
-        places = range(len(known) - 1)
+        places = range(len(optimizer.param_groups))
         if groups is not None and not (groups and all(type(place) is int and place in places for place in groups)):
             raise ValueError(f"Schedule: groups must be positions of groups, 0 to {len(places) - 1}, got {groups!r}")
         self._groups = groups
-        known = [*self._scheduled(), known[-1]]
+        known = {name: entry for of_group in self._scheduled() for name, entry in of_group.items()}
         for name, curve in curves.items():
-            if not any(name in of_group for of_group in known):
-                own = known[-1]
+            if name not in known:
                 raise TypeError(
-                    f"Schedule: {type(optimizer).__name__} has no numeric hyperparameter {name!r}{nearest(name, own)}; "
-                    f"it has {', '.join(own)}"
+                    f"Schedule: {type(optimizer).__name__} has no numeric hyperparameter {name!r}"
+                    f"{nearest(name, known)}; it has {', '.join(known)}"
                 )
             if not callable(curve) or isinstance(curve, type):
                 raise TypeError(f"Schedule: {name} must be a curve, a function of start and t, got {curve!r}")
@@ -107,10 +105,12 @@ class Schedule:
         self._factors: list[float] = []
         self._apply(1, [])
 
-    def _scheduled(self) -> list[dict[str, Hyperparameter]]:
+    def _scheduled(self) -> list[Mapping[str, Hyperparameter]]:
         """What can be scheduled in each group: nothing in those that are left alone."""
-        found = _numeric(self._optimizer)[:-1]
-        return [known if self._groups is None or i in self._groups else {} for i, known in enumerate(found)]
+        return [
+            self._optimizer.recipe_of(group).numbers if self._groups is None or i in self._groups else {}
+            for i, group in enumerate(self._optimizer.param_groups)
+        ]
 
     @property
     def t(self) -> int:
@@ -192,7 +192,7 @@ class Schedule:
             raise ValueError(
                 "Schedule: rescale_lr gives each group its own lr, got one tensor in two; give each a clone"
             )
-        entry = _numeric(self._optimizer)[-1]["lr"]
+        entry = HYPERPARAMETERS["lr"]
         moved = []
         partials = [values.get("partial", group["partial"]) for group, values in zip(groups, found, strict=True)]
         rates = self._rescale(self._optimizer, [as_float(p) for p in partials])
@@ -249,26 +249,14 @@ def _along(known: Mapping[float, float], optimizer: Any, partials: Sequence[floa
     return rates
 
 
-def _numeric(optimizer: Any) -> list[dict[str, Hyperparameter]]:
-    """What can be scheduled in each group, and last what the optimizer's own groups have."""
-    recipe: Recipe | None = getattr(optimizer, "recipe", None)
-    if recipe is None:
-        raise TypeError(f"Schedule: optimizer must be one of the family, got {type(optimizer).__name__}")
-    found = []
-    for table in (*(optimizer.recipe_of(group).table for group in optimizer.param_groups), recipe.table):
-        known = {key: entry for key, entry in table.items() if entry.static is False and key != "betas"}
-        found.append(known | (dict.fromkeys(_BETAS, _BETA) if "betas" in table else {}))
-    return found
-
-
 def _entry_of(group: Mapping[str, Any], name: str) -> Any:
-    return group["betas"][_BETAS.index(name)] if name in _BETAS else group[name]
+    return group["betas"][BETAS.index(name)] if name in BETAS else group[name]
 
 
 def _write(group: dict[str, Any], name: str, value: float) -> None:
-    if name in _BETAS:
+    if name in BETAS:
         betas = list(group["betas"])
-        place = _BETAS.index(name)
+        place = BETAS.index(name)
         if isinstance(betas[place], Tensor):
             betas[place].fill_(value)
         else:

@@ -9,7 +9,15 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, Self, TypeAlias,
 import torch
 from torch import Tensor
 
-from partial_adaptive.rules.hyperparameters import COMMON, HYPERPARAMETERS, NUMBERS, Hyper, Hyperparameter, nearest
+from partial_adaptive.rules.hyperparameters import (
+    BETAS,
+    COMMON,
+    HYPERPARAMETERS,
+    NUMBERS,
+    Hyper,
+    Hyperparameter,
+    nearest,
+)
 
 LAWS = {
     "linear": "at p = 0 the steps are linear in the gradients",
@@ -193,7 +201,7 @@ class Stage:
         if self.decay is None:
             return
         rates = [entry for entry in (*self.hyperparameters, *self.own) if entry not in ("betas", "bias_correction")]
-        rates += ["beta1", "beta2"] if "betas" in self.hyperparameters else []
+        rates += [*BETAS] if "betas" in self.hyperparameters else []
         if self.decay not in rates:
             known = ", ".join(rates) or "none, so far"
             raise TypeError(f"{name}.decay must name a number that it reads ({known}), got {self.decay!r}")

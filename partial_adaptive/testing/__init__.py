@@ -21,7 +21,7 @@ from partial_adaptive.optimizer import PartialAdaptiveOptimizer
 from partial_adaptive.rules.numerators import Momentum
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import Selectable, Transform
-from partial_adaptive.testing import arithmetic, contract, modes, persistence, robustness  # noqa: F401 (they fill CHECKS)
+from partial_adaptive.testing import arithmetic, contract, modes, persistence, robustness  # noqa: F401  # they fill CHECKS
 from partial_adaptive.testing.harness import CHECKS, Check, Make
 
 __all__ = ["CHECKS", "Check", "Make", "check_estimator", "check_optimizer", "factory", "parametrize_checks"]
