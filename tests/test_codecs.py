@@ -105,7 +105,7 @@ def test_steps_by_coded_moments() -> None:
     """Where gradients of a block spread over half a decade, coded v is right on average, and the steps nearly so.
 
     After 2,000 steps at β₂ = 0.999 the mean of v over its exact value is 1, to 2 %; 1/√v is off by less than 14 % (the
-    root of the mean square), s^(−2p) at p = 1/8 by less than 4 %. To the nearest they are off by 43 and 9 %, v by half.
+    root of the mean square), s^(−2p) at p = 1/8 by less than 4 %.
     """
     code, generator = Block8(signed=False), torch.Generator().manual_seed(0)
     sizes = 10 ** (torch.randn(4096, generator=generator) / 2)

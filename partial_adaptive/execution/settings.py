@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -87,8 +87,14 @@ class Reader:
         known = self._known.get(index)
         if known and known.recipe is not recipe and (others := self.foreign(group)):
             raise RuntimeError(f"{recipe.owner}: param group {index} must not have {others[0]!r}; {_ADDED}")
-        if known and known.lasting and known.recipe is recipe and all(map(operator.is_, values, known.values)):
-            return known
+        if known and known.lasting and known.recipe is recipe:
+            (lr, *others), (last, *known_others) = values, known.values
+            if all(map(operator.is_, others, known_others)):
+                if lr is last:
+                    return known
+                if type(lr) is float and table["lr"].accepts(lr):  # which a schedule moves, and no rule depends on
+                    settings = self._known[index] = replace(known, values=values)
+                    return settings
         changed = validated(group, table, recipe.owner, wait=False)
         if changed:
             group.update(changed)

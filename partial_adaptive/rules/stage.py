@@ -137,7 +137,7 @@ class Stage:
     breaks: tuple[str, ...] = ()
 
     def select(self, group: Mapping[str, Any]) -> Self:
-        """The stage to use for a param group: itself; a `Switch` chooses."""
+        """The stage to use for a param group: itself; a `Switch` chooses. `lr`, which moves, has no say in it."""
         return self
 
     @property
