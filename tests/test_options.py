@@ -125,11 +125,9 @@ def test_of_the_gradient(option: str, name: str, mode: dict[str, Any]) -> None:
     same(params, twins, f"{name} with {option}", 1e-11)
 
 
-@pytest.mark.parametrize(("option", "name", "mode"), cases(OF_DIRECTION))
-def test_of_the_direction(option: str, name: str, mode: dict[str, Any]) -> None:
-    """A member with the option moves by what the formula makes of the step that it would take without."""
-    options, formula = OF_DIRECTION[option]
-    params, optimizer = plain(name, **options, **mode)
+def follows(name: str, options: dict[str, Any], becomes: Formula, tolerance: float) -> None:
+    """A member with options goes where it goes without, if each step θ − αx becomes θ − α·becomes(x, θ, g, memory)."""
+    params, optimizer = plain(name, **options)
     twins, reference = plain(name)
     memories: list[dict[str, Tensor]] = [{} for _ in twins]
     for step in range(STEPS):
@@ -138,41 +136,34 @@ def test_of_the_direction(option: str, name: str, mode: dict[str, Any]) -> None:
         before = [twin.clone() for twin in twins]
         stepped(reference, twins, grads)
         for twin, θ, g, memory in zip(twins, before, grads, memories, strict=True):
-            twin.copy_(θ - LR * formula((θ - twin) / LR, θ, g, memory))
-    same(params, twins, f"{name} with {option}", 1e-9)
+            twin.copy_(θ - LR * becomes((θ - twin) / LR, θ, g, memory))
+    same(params, twins, f"{name} with {options}", tolerance)
+
+
+@pytest.mark.parametrize(("option", "name", "mode"), cases(OF_DIRECTION))
+def test_of_the_direction(option: str, name: str, mode: dict[str, Any]) -> None:
+    """A member with the option moves by what the formula makes of the step that it would take without."""
+    options, formula = OF_DIRECTION[option]
+    follows(name, {**options, **mode}, formula, 1e-9)
 
 
 @pytest.mark.parametrize(("kind", "name", "mode"), cases(OF_DECAY))
 def test_of_decay(kind: str, name: str, mode: dict[str, Any]) -> None:
     """Decoupled decay is αλθ, αλθ·α/α* with a peak, and only where the step has the sign of θ if it is cautious."""
-    options = {"weight_decay": DECAY, "decoupled_weight_decay": True, **OF_DECAY[kind]}
-    params, optimizer = plain(name, **options, **mode)
-    twins, reference = plain(name)
-    for step in range(STEPS):
-        grads = grads_of(params, step)
-        stepped(optimizer, params, grads)
-        before = [twin.clone() for twin in twins]
-        stepped(reference, twins, grads)
-        for twin, θ in zip(twins, before, strict=True):
-            decay = LR * DECAY * θ * (LR / 0.5 if "peak_lr" in options else 1)
-            towards = (θ - twin) * θ > 0
-            twin.sub_(decay * towards if "cautious_weight_decay" in options else decay)
-    same(params, twins, f"{name} with {kind} decay", 1e-11)
+    options = {"weight_decay": DECAY, "decoupled_weight_decay": True, **OF_DECAY[kind], **mode}
+
+    def decayed(x: Tensor, θ: Tensor, g: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        decay = DECAY * θ * (LR / 0.5 if "peak_lr" in options else 1)
+        return x + (decay * (x * θ > 0) if "cautious_weight_decay" in options else decay)
+
+    follows(name, options, decayed, 1e-11)
 
 
 @pytest.mark.parametrize("name", pa.MEMBERS)
 def test_lamb_has_decay_inside(name: str) -> None:
     """With a trust ratio decoupled decay is part of what is scaled: (x + λθ)·‖θ‖/‖x + λθ‖."""
-    params, optimizer = plain(name, trust_ratio=1.0, weight_decay=DECAY, decoupled_weight_decay=True)
-    twins, reference = plain(name)
-    for step in range(STEPS):
-        grads = grads_of(params, step)
-        stepped(optimizer, params, grads)
-        before = [twin.clone() for twin in twins]
-        stepped(reference, twins, grads)
-        for twin, θ in zip(twins, before, strict=True):
-            twin.copy_(θ - LR * lamb((θ - twin) / LR + DECAY * θ, θ, θ, {}))
-    same(params, twins, f"{name} with a trust ratio and decay", 1e-9)
+    options = {"trust_ratio": 1.0, "weight_decay": DECAY, "decoupled_weight_decay": True}
+    follows(name, options, lambda x, θ, g, memory: lamb(x + DECAY * θ, θ, g, memory), 1e-9)
 
 
 def test_lars() -> None:
