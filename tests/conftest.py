@@ -4,6 +4,8 @@ import hypothesis
 import pytest
 import torch
 
+pytest_plugins = ["matrix"]
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("suite")
