@@ -54,7 +54,7 @@ class Recorder:
         self._outcomes: dict[tuple[str, str], dict[str, set[str]]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        properties = dict(report.user_properties)
+        properties: dict[str, Any] = dict(report.user_properties)
         if PROPERTY not in properties or report.skipped or (report.passed and report.when != "call"):
             return
         environment, mode, member = properties[PROPERTY]

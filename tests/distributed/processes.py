@@ -113,7 +113,7 @@ def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
     """What a process does: answer until nobody asks any more."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(store, size), rank=rank, world_size=size)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     while True:
         try:
             function, args = pipe.recv()
