@@ -1,6 +1,8 @@
 # `make test` and `make bench` set up what they need: Python 3.11 or newer, make and a C++ compiler are enough.
+# `make test PYTHON=python3.13 TORCH=2.15.0` does the same with another Python and another torch, beside the usual ones.
 PYTHON ?= python3
-VENV := .venv
+TORCH ?=
+VENV := .venv$(TORCH:%=-torch%)$(patsubst %,-%,$(notdir $(filter-out python3,$(PYTHON))))
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8
@@ -9,18 +11,29 @@ AVX2 := $(if $(filter x86_64 amd64,$(shell uname -m)),ATEN_CPU_CAPABILITY=avx2 O
 # These take long, and what they test is not arithmetic.
 ANYWHERE := cli ray report runner
 
-.PHONY: test test-avx2 bench lint format clean
+# The oldest torch, the usual one and the newest, each with another Python.
+VERSIONS := python3.11:2.6.0 python3.12:2.14.1 python3.13:2.15.0
+
+.PHONY: test test-avx2 test-versions bench matrix lint format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[bench,docs,test]'
+	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH:%=torch==%) --editable '.[bench,docs,test]'
 	touch $@
 
 test: $(READY)  ## run the tests
-	$(PYTEST)
+	$(PYTEST) $(OPTIONS)
 
 test-avx2: $(READY)  ## run the tests again, but for `ANYWHERE`, as a processor without AVX512 would
 	$(AVX2) $(PYTEST) $(ANYWHERE:%=--ignore tests/benchmarks/test_%.py)
+
+test-versions:  ## run the tests with other versions of Python and torch; docs/versions.json gets what came out
+	for pair in $(VERSIONS); do \
+	  $(MAKE) test PYTHON=$${pair%%:*} TORCH=$${pair##*:} OPTIONS='--versions docs/versions.json' || failed=1; \
+	done; test -z "$$failed"
+
+matrix: $(READY)  ## run the tests of environments; docs/anywhere.json gets what came out
+	$(PYTEST) -m environment --matrix docs/anywhere.json
 
 bench: $(READY)  ## train a small network with every optimizer; print the table and the report's path
 	$(PY) -m benchmarks run quick
@@ -35,4 +48,4 @@ format: $(READY)
 	$(PY) -m ruff format
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

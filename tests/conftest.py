@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 import torch
 
-pytest_plugins = ["matrix"]
+pytest_plugins = ["records"]
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)

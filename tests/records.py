@@ -1,11 +1,16 @@
-"""The matrix environment × mode: which members pass, written by the tests themselves.
+"""What the tests write down about themselves: where which member passes, and with which versions all of them do.
 
-A test that carries the marker ``environment("FSDP2")`` and has the parameters ``name``, a member, and ``mode``, the
-options of a mode, is a case of that row and column; several tests may be. ``pytest --matrix FILE`` writes the outcome.
-A test whose member is refused there by name, and which has checked that, says so: ``record_property("refused", why)``.
+``pytest --matrix FILE`` writes the matrix environment × mode. A test that carries the marker ``environment("FSDP2")``
+and has the parameters ``name``, a member, and ``mode``, the options of a mode, is a case of that row and column, as
+others may be. One whose member is refused there by name, and which has checked that, says so:
+``record_property("refused", why)``.
+
+``pytest --versions FILE`` enters how many tests passed with this Python and this torch into the table in that file.
 """
 
 import json
+import platform
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,6 @@ import pytest
 import torch
 
 PROPERTY = "environment"
-COLUMNS = ("loop", "foreach", "fused", "capturable", "differentiable")
 
 
 def column(mode: Mapping[str, Any]) -> str:
@@ -25,13 +29,15 @@ def column(mode: Mapping[str, Any]) -> str:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--matrix", type=Path, help="write the matrix of environments, modes and members to this file")
+    parser.addoption("--versions", type=Path, help="enter the outcome with this Python and torch into this file")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "environment(name): a case of a row of the matrix")
-    path = config.getoption("--matrix")
-    if path is not None and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Recorder(path))
+    if not hasattr(config, "workerinput"):
+        for option, recorder in (("--matrix", Matrix), ("--versions", Versions)):
+            if path := config.getoption(option):
+                config.pluginmanager.register(recorder(path))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,8 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.user_properties.append((PROPERTY, [marker.args[0], column(params["mode"]), params["name"]]))
 
 
-class Recorder:
-    """Collects what the cases come to.
+class Matrix:
+    """Collects what the cases of environments come to.
 
     Args:
         path: the file to write.
@@ -69,4 +75,29 @@ class Recorder:
             passing = len(members) - len(refused) - len(failed)
             cell = {"passing": passing, "total": len(members), "refused": refused, "failed": failed}
             rows.setdefault(environment, {})[mode] = cell
-        self._path.write_text(json.dumps({"torch": torch.__version__, "environments": rows}, indent=1) + "\n")
+        record = {"torch": torch.__version__, "environments": rows}
+        self._path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+class Versions:
+    """Counts the outcomes of all tests.
+
+    Args:
+        path: the file of the table.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._counts: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            self._counts[report.outcome] += 1
+
+    def pytest_sessionfinish(self) -> None:
+        rows = json.loads(self._path.read_text()) if self._path.exists() else []
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        row = versions | {outcome: self._counts[outcome] for outcome in ("passed", "skipped", "failed")}
+        rows = [it for it in rows if not versions.items() <= it.items()]
+        text = ",\n ".join(map(json.dumps, sorted([*rows, row], key=lambda it: (it["torch"], it["python"]))))
+        self._path.write_text(f"[{text}]\n")
