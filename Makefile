@@ -32,8 +32,8 @@ test-versions:  ## run the tests with other versions of Python and torch; docs/v
 	  $(MAKE) test PYTHON=$${pair%%:*} TORCH=$${pair##*:} OPTIONS='--versions docs/versions.json' || failed=1; \
 	done; test -z "$$failed"
 
-matrix: $(READY)  ## run the tests of environments; docs/anywhere.json gets what came out
-	$(PYTEST) -m environment --matrix docs/anywhere.json
+matrix: $(READY)  ## run the tests of environments; docs/environments.json gets what came out
+	$(PYTEST) -m environment --matrix docs/environments.json
 
 bench: $(READY)  ## train a small network with every optimizer; print the table and the report's path
 	$(PY) -m benchmarks run quick

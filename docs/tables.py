@@ -1,5 +1,6 @@
 """The tables of the documentation: from the code, from the records beside the pages, and from results stores."""
 
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ def current() -> dict[str, str]:
         "elementwise": elementwise(),
         "regret": regret(),
         **step_sizes(),
+        "environments": environments(),
+        "versions": versions(),
     }
 
 
@@ -117,6 +120,27 @@ def step_sizes() -> dict[str, str]:
         name: f"{table(one.headers, one.rows)}\n{textwrap.fill(' '.join((*one.notes, made)), 119)}\n"
         for name, one in tables.items()
     }
+
+
+def environments() -> str:
+    """How many members pass in each environment and mode, as the tests have it on record."""
+    record = json.loads((ROOT / "docs" / "environments.json").read_text())
+    columns = ("loop", "foreach", "fused", "capturable", "differentiable")
+    rows = []
+    for environment, cells in record["environments"].items():
+        found = [cells.get(column) for column in columns]
+        counts = [f"{cell['passing']}/{cell['total']}" if cell else "" for cell in found]
+        refused = sorted({name for cell in found if cell for name in cell["refused"]})
+        rows.append((environment, *counts, ", ".join(f"`{name}`" for name in refused)))
+    note = f"Members that pass / members that have the mode. `make matrix`, torch {record['torch']}."
+    return f"{table(('environment', *columns, 'refused by name'), rows)}\n{textwrap.fill(note, 119)}\n"
+
+
+def versions() -> str:
+    """With which Python and torch the tests have been run."""
+    found = json.loads((ROOT / "docs" / "versions.json").read_text())
+    header = ("python", "torch", "passed", "skipped", "failed")
+    return table(header, [[str(row[name]) for name in header] for row in found])
 
 
 def kernel() -> str:

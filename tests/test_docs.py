@@ -4,6 +4,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import json
 import pkgutil
 import re
 import sys
@@ -24,6 +25,7 @@ PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+ENVIRONMENT = re.compile(r'@pytest.mark.environment\("(.*?)"\)')
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -97,6 +99,16 @@ def test_the_family_page_has_every_member() -> None:
     names = [member.cls.__name__ for member in partial_adaptive.MEMBERS.values()]
     names += [*partial_adaptive.Options.__annotations__, "LPSGDM", "DynMuon"]
     assert [name for name in names if name not in page] == []
+
+
+def test_the_matrix_is_of_these_tests() -> None:
+    """The matrix on record has every environment that the tests name, and in each of them every member there is."""
+    named = {name for path in (ROOT / "tests").rglob("*.py") for name in ENVIRONMENT.findall(path.read_text())}
+    record = json.loads((ROOT / "docs" / "environments.json").read_text())["environments"]
+    assert record.keys() == named, "run `make matrix`"
+    for environment, cells in record.items():
+        assert max(cell["total"] for cell in cells.values()) == len(partial_adaptive.MEMBERS), environment
+        assert not any(cell["failed"] for cell in cells.values()), environment
 
 
 @pytest.fixture(scope="module")
