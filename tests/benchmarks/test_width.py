@@ -66,7 +66,8 @@ def test_exponents_of_the_width():
     record = study.Record((0, 1), 5, sweeps, gradients, (), (), (), (), {})
     assert record.of_gradient.slope == pytest.approx(-0.5, abs=1e-9)
     fit = record.exponent(0.25)
-    assert (fit.slope, fit.low, fit.high) == pytest.approx((-1, -1, -1), abs=1e-9)
+    assert fit.slope == pytest.approx(-1, abs=1e-9)
+    assert (fit.low, fit.high) == pytest.approx((-1, -1), abs=1e-7)  # a root of what is left, which is rounding
     scattered = dataclasses.replace(
         record,
         widths=tuple(of([1 - math.log10(w) + e, 1 - math.log10(w) - e], w, 0.25) for w, e in ((10, 0.1), (100, 0.1))),
