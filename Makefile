@@ -5,6 +5,7 @@ TORCH ?=
 VENV := .venv$(TORCH:%=-torch%)$(patsubst %,-%,$(notdir $(filter-out python3,$(PYTHON))))
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+FRAMEWORKS := .venv-frameworks
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8
 # A processor without AVX512: one variable for torch's own kernels, one for oneDNN's. Other machines know neither.
 AVX2 := $(if $(filter x86_64 amd64,$(shell uname -m)),ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2)
@@ -14,7 +15,7 @@ ANYWHERE := cli ray report runner
 # The oldest torch, the usual one and the newest, each with another Python.
 VERSIONS := python3.11:2.6.0 python3.12:2.14.1 python3.13:2.15.0
 
-.PHONY: test test-avx2 test-versions bench matrix lint format clean
+.PHONY: test test-avx2 test-versions test-frameworks bench matrix lint format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +35,14 @@ test-versions:  ## run the tests with other versions of Python and torch; docs/v
 
 matrix: $(READY)  ## run the tests of environments; docs/environments.json gets what came out
 	$(PYTEST) -m environment --matrix docs/environments.json
+
+$(FRAMEWORKS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[frameworks]'
+	touch $@
+
+test-frameworks: $(FRAMEWORKS)/.ready  ## run docs/frameworks, and every member, with the frameworks installed
+	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks $(OPTIONS)
 
 bench: $(READY)  ## train a small network with every optimizer; print the table and the report's path
 	$(PY) -m benchmarks run quick

@@ -3,9 +3,9 @@
 Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings, and ``Args`` of
 ``Options``, from the table of hyperparameters, ``docs/reference.md`` from the docstrings, and the tables between marks,
 ``<!-- table:NAME -->`` to ``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the
-code generator, ``elementwise`` from what stands in for a tensor, ``regret``, ``width`` and ``carried`` from the records
-beside the pages, and ``quick`` and ``eight-bit`` from the results store at DIR that has the study of that name, where
-it is given.
+code generator, ``elementwise`` from what stands in for a tensor, ``regret``, ``width``, ``carried`` and ``frameworks``
+from the records beside the pages, and ``quick`` and ``eight-bit`` from the results store at DIR that has the study of
+that name, where it is given.
 """
 
 import argparse
@@ -58,7 +58,7 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
     (
         "By name",
         "The family as data.",
-        [partial_adaptive.create, partial_adaptive.Member],
+        [partial_adaptive.create, partial_adaptive.Member, partial_adaptive.register_timm],
     ),
     (
         "The base class",
@@ -155,7 +155,7 @@ def main() -> None:
         results = vars(options)[study.replace("-", "_")]
         if results is not None:
             tables[study] = studied(study, results)
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         page.write_text(filled(page.read_text(), tables))
 
 

@@ -26,6 +26,7 @@ def current() -> dict[str, str]:
         "kernel": kernel(),
         "elementwise": elementwise(),
         "regret": regret(),
+        "frameworks": frameworks(),
         **step_sizes(),
         "environments": environments(),
         "versions": versions(),
@@ -141,6 +142,16 @@ def versions() -> str:
     found = json.loads((ROOT / "docs" / "versions.json").read_text())
     header = ("python", "torch", "passed", "skipped", "failed")
     return table(header, [[str(row[name]) for name in header] for row in found])
+
+
+def frameworks() -> str:
+    """With which versions each page of docs/frameworks has run."""
+    record = json.loads((ROOT / "docs" / "frameworks" / "versions.json").read_text())
+    rows = []
+    for page, versions in record.items():
+        title = (ROOT / "docs" / "frameworks" / f"{page}.md").read_text().partition("\n")[0].removeprefix("# ")
+        rows.append((f"[{title}]({page}.md)", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    return table(("page", "has run with"), rows)
 
 
 def kernel() -> str:

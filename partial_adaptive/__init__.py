@@ -1,5 +1,6 @@
 """Partially adaptive optimizers for PyTorch: θ ← θ − α·P^(−p) n, with p between SGD (0) and Adam (1/2)."""
 
+from partial_adaptive.integrations import register_timm
 from partial_adaptive.members import (
     Padam,
     PartialAdaBelief,
@@ -102,5 +103,6 @@ __all__ = [
     "interpolated_lr",
     "number",
     "param_groups",
+    "register_timm",
     "whole",
 ]

@@ -317,8 +317,9 @@ class PartialAdaptiveOptimizer(Optimizer):
         if not hasattr(self, "_planner"):  # made by pickle or copy; what is loading keeps what CUDA graphs use
             self._start_planning()
         for group in self.param_groups:
-            recipe = self.recipe_of(group)
-            for name, value in complete(self._defaults_of(group), recipe.table, recipe.owner).items():
+            recipe, defaults = self.recipe_of(group), self._defaults_of(group)
+            known = {name: defaults[name] for name in recipe.table if name in defaults}  # wrappers add their own
+            for name, value in complete(known, recipe.table, recipe.owner).items():
                 group.setdefault(name, value)
 
     def __getstate__(self) -> dict[str, Any]:

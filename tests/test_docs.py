@@ -8,29 +8,23 @@ import json
 import pkgutil
 import re
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
+from pages import PAGES, ROOT, relative
 
 import partial_adaptive
 
-ROOT = Path(__file__).parent.parent
 MODULES = [
     "partial_adaptive",
     *(module.name for module in pkgutil.walk_packages(partial_adaptive.__path__, "partial_adaptive.")),
 ]
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ENVIRONMENT = re.compile(r'@pytest.mark.environment\("(.*?)"\)')
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
-
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -46,16 +40,25 @@ def test_doctests(name: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=relative)
+@pytest.mark.parametrize("page", [page for page in PAGES if not pages.needs(page)], ids=relative)
 def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python blocks of a page run, one after the other, as its reader would run them."""
-    monkeypatch.chdir(tmp_path)
-    text = page.read_text()
-    module = types.ModuleType("__page__")  # a module of its own, so that its classes can be pickled
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    for block in BLOCK.finditer(text):
-        line = text[: block.start(1)].count("\n")
-        exec(compile("\n" * line + block[1], str(page), "exec"), vars(module))
+    """The blocks of a page run, one after the other, as its reader would run them."""
+    pages.run(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("page", pages.OF_FRAMEWORKS, ids=relative)
+def test_pages_of_frameworks_end_with_a_checkpoint(page: Path) -> None:
+    """Each shows that training goes on from the framework's own checkpoint to the same bits; `pages.run` runs it."""
+    code = "".join(block[3] for block in pages.BLOCK.finditer(page.read_text()))
+    assert "resumed" in code
+    assert "assert torch.equal(" in code
+
+
+def test_pages_of_frameworks_have_run() -> None:
+    """The record beside the pages names what each has run with: `make test-frameworks OPTIONS=--record` writes it."""
+    record = json.loads((pages.FOLDER / "versions.json").read_text())
+    needed = {page.stem: {"python", "torch", *pages.needs(page)} for page in pages.OF_FRAMEWORKS}
+    assert {page: set(versions) for page, versions in record.items()} == needed
 
 
 def anchors(page: Path) -> set[str]:

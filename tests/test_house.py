@@ -29,10 +29,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "optimizer": ("rules", "execution", "execution.plan"),
     "members": ("rules", "optimizer"),
     "registry": ("rules", "optimizer", "members"),
+    "integrations": ("rules", "optimizer", "members", "registry"),
     "param_groups": (),
     "step_size": ("rules", "execution", "optimizer"),
     "testing": ("rules", "execution", "optimizer", "members", "registry"),
-    "": ("rules", "optimizer", "members", "registry", "param_groups", "step_size"),
+    "": ("rules", "optimizer", "members", "registry", "integrations", "param_groups", "step_size"),
 }
 # Instantiated and inherited from: the base class is for whoever brings stages of their own.
 CONCRETE_BASES = {"PartialAdaptiveOptimizer"}
