@@ -9,7 +9,7 @@ What a step adds to the state is committed once all groups are planned.
 import functools
 from array import array
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import attrgetter, contains, is_not, itemgetter
 from typing import Any, cast
@@ -25,7 +25,9 @@ from partial_adaptive.execution.compiled.launch import Compiled
 from partial_adaptive.execution.compiled.program import static, trace
 from partial_adaptive.execution.differentiable import Differentiable
 from partial_adaptive.execution.eager import Foreach, Loop
-from partial_adaptive.execution.settings import Group, Reader, Settings
+from partial_adaptive.execution.masked import prepare_masked
+from partial_adaptive.execution.nonfinite import Verdict
+from partial_adaptive.execution.settings import Group, Reader, Settings, on_device
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, locals_of, settled
@@ -59,7 +61,8 @@ class Step:
         params: its parameters that have gradients.
         grads: these.
         grad_scale: by which gradients come multiplied, from a `torch.amp.GradScaler`.
-        found_inf: not 0 where the step is to be skipped, from the same.
+        found_inf: becomes not 0 where the step is to be taken back; None where it never is.
+        guarded: whether the step may turn out to be one that is skipped.
     """
 
     groups: Sequence[Group]
@@ -69,11 +72,12 @@ class Step:
     grads: list[Tensor]
     grad_scale: Tensor | None
     found_inf: Tensor | None
+    guarded: bool
 
     @property
     def key(self) -> Hashable:
         """All that a plan depends on besides how the tensors look."""
-        return self.settings.key, self.grad_scale is not None
+        return self.settings.key, self.grad_scale is not None, self.found_inf is not None
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class Planner:
         groups: Sequence[Group],
         state: MutableMapping[Tensor, State],
         grad_scale: Tensor | None = None,
-        found_inf: Tensor | None = None,
+        verdict: Verdict | None = None,
     ) -> list[Task]:
         """What the step has to do, in order. Once the first task has run nothing can fail.
 
@@ -159,7 +163,7 @@ class Planner:
             groups: the optimizer's param groups.
             state: the optimizer's state.
             grad_scale: by which gradients come multiplied, from a `torch.amp.GradScaler`.
-            found_inf: not 0 where the step is to be skipped, from the same.
+            verdict: says whether the step is skipped, once all gradients are known.
 
         Raises:
             ValueError, TypeError: for a hyperparameter that is not allowed, or a rule that cannot be run.
@@ -169,11 +173,15 @@ class Planner:
         commits: list[Task] = []
         tasks: list[Task] = []
         plans: dict[int, Plan] = {}
+        units: list[Unit] = []
+        mask = None if verdict is None else verdict.mask
         for index, (group, settings) in enumerate(read):
             params, grads = _with_gradients(group["params"])
             if not params:
                 continue
-            step = Step(groups, group, settings, params, grads, grad_scale, found_inf)
+            if mask is not None:
+                group, settings = on_device(group, settings)
+            step = Step(groups, group, settings, params, grads, grad_scale, mask, verdict is not None)
             capturing = self._capturing(step)
             plan, unit = self._recalled(self._plans.get(index), step, state)
             run = plan.prepared.ready(unit) if plan and unit else None
@@ -185,9 +193,12 @@ class Planner:
                 self._captured += [plan, unit]  # but the plan is not used again: what it has sent is not there yet
             else:
                 plans[index] = plan
+            units.append(unit)
             commits += self._resting(step, unit)
             tasks.append(functools.partial(_with_grad, run) if group["differentiable"] else run)
         self._plans = plans
+        if verdict is not None and verdict.skips(units):
+            return []
         return [*commits, *tasks]
 
     def _capturing(self, step: Step) -> bool:
@@ -328,13 +339,14 @@ class Planner:
         sharing = Sharing(columns["param"]) if addressable else None
         sparse = any(grad.is_sparse for grad in gathered.step.grads)
         unit = self._unit(gathered, columns, lazy, sharing, addresses_of_any)
-        self._try(unit, backend)
+        self._try(unit, backend, blank=gathered.step.guarded)
         remembers = not sparse and backend is not self._differentiable and (addressable or not wrapped)
         looks = Snapshot(gathered.tensors) if remembers else None
         local_looks = None
         if wrapped and remembers:
             local_looks = Snapshot([*chain.from_iterable(columns.values())]), _placements(gathered.columns)
-        prepared = backend.prepare(unit)
+        masked = gathered.step.found_inf is not None and backend is not self._compiled  # which has masks of its own
+        prepared = prepare_masked(backend, unit) if masked else backend.prepare(unit)
         slots = list(gathered.slots)
         return Plan(gathered.step.key, looks, local_looks, slots, lazy, sharing, backend.locate, prepared), unit
 
@@ -370,8 +382,13 @@ class Planner:
         for param, state in zip(gathered.step.params, gathered.states, strict=True):
             checks.placement(param, state)
 
-    def _try(self, unit: Unit, backend: Backend) -> None:
+    def _try(self, unit: Unit, backend: Backend, *, blank: bool) -> None:
         """Run the rule once where it can do no harm: on symbols, or on copies where it must see whole tensors.
+
+        Args:
+            unit: whose rule.
+            backend: who is to run it.
+            blank: whether gradients may turn out to be of no use, which a rule may raise errors for.
 
         Raises:
             TypeError: where a rule for single elements does more.
@@ -392,7 +409,7 @@ class Planner:
             differentiable = backend is self._differentiable
             key = (static(anywhere, unit.table), param.shape, param.dtype, backend)
             if key not in tried:
-                copy = _copy(unit, i)
+                copy = unit.copied([i], blank=blank)
                 grad = copy.columns["grad"][0]
                 before = version_of(grad)
                 self._loop.prepare(copy).ready(copy)()
@@ -400,7 +417,7 @@ class Planner:
                     names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
                     raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
                 if backend is not self._loop:
-                    copy = _copy(unit, i) if differentiable else _copy(unit, i, i)
+                    copy = unit.copied([i] if differentiable else [i, i], blank=blank)
                     ready = backend.prepare(copy).ready(copy)
                     assert ready is not None, "what has just been prepared is ready"
                     ready()
@@ -417,16 +434,6 @@ def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         return params, grads
     found = [(param, grad) for param, grad in zip(params, grads, strict=True) if grad is not None]
     return [param for param, _ in found], [grad for _, grad in found]
-
-
-def _copy(unit: Unit, *positions: int) -> Unit:
-    """Some parameters of a unit, on their own and in memory of their own."""
-    copies = {name: [column[i].detach().clone() for i in positions] for name, column in unit.columns.items()}
-    states = [
-        {name: value.clone() if isinstance(value, Tensor) else value for name, value in unit.states[i].items()}
-        for i in positions
-    ]
-    return replace(unit, params=copies["param"], states=states, columns=copies, rounds=[range(len(positions))])
 
 
 def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[State], i: int, added: State) -> None:

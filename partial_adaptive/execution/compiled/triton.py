@@ -166,6 +166,8 @@ class Kernel:
         RuntimeError: where Triton is not installed.
     """
 
+    masks = True  # whether it reads `found_inf` itself
+
     def __init__(self, program: Program, dtypes: Mapping[str, torch.dtype]) -> None:
         self.program = program
         self.numbers = program.numbers
