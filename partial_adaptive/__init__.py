@@ -18,7 +18,7 @@ from partial_adaptive.members import (
     PartialSOAP,
     PartialYogi,
 )
-from partial_adaptive.optimizer import PartialAdaptiveOptimizer
+from partial_adaptive.optimizer import GroupMetrics, Metrics, PartialAdaptiveOptimizer
 from partial_adaptive.param_groups import describe_groups, param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.curves import (
@@ -55,6 +55,7 @@ __all__ = [
     "DynMuon",
     "Estimator",
     "Geometric",
+    "GroupMetrics",
     "HalfSpace",
     "Hyper",
     "Hyperparameter",
@@ -65,6 +66,7 @@ __all__ = [
     "Linear",
     "Logistic",
     "Member",
+    "Metrics",
     "Momentum",
     "Needs",
     "NonNegative",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from partial_adaptive.execution import loading, scales
+from partial_adaptive.execution.metrics import GroupMetrics, Metrics, metrics_of
 from partial_adaptive.execution.nonfinite import Skips
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.settings import rule_of
@@ -21,7 +22,7 @@ from partial_adaptive.rules.rule import Recipe, Rule
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import Selectable, Stage, Switch, Transform
 
-__all__ = ["PartialAdaptiveOptimizer"]
+__all__ = ["GroupMetrics", "Metrics", "PartialAdaptiveOptimizer"]
 
 
 class PartialAdaptiveOptimizer(Optimizer):
@@ -226,6 +227,28 @@ class PartialAdaptiveOptimizer(Optimizer):
                 rule = rule_of(self.recipe_of(group), group_of(group, param))
                 return scales.scale_of(param, group, self.recipe_of(group).table, self.state.get(param, {}), rule)
         raise ValueError(f"param must be one of the optimizer's parameters, got a tensor of shape {tuple(param.shape)}")
+
+    def metrics(self) -> Metrics:
+        """What the next step would do: norms of gradient and update, effective steps, and where ε decides the scale.
+
+        Nothing is changed. Call it between `backward` and `step`, with gradients that are not scaled for mixed
+        precision; where parameters are DTensors, in all processes. The rule is run on copies of one parameter after the
+        other: that takes about as long as ten steps with `foreach=False`.
+
+        Returns:
+            Numbers of all param groups together, and of each.
+
+        Example:
+            >>> import torch
+            >>> from partial_adaptive import Padam
+            >>> weight = torch.nn.Parameter(torch.ones(4))
+            >>> optimizer = Padam([weight], lr=0.1, partial=1 / 2)
+            >>> (3 * weight).sum().backward()
+            >>> metrics = optimizer.metrics()
+            >>> metrics.grad_norm, round(metrics.update_norm, 6), metrics.groups[0].eps_floor
+            (6.0, 0.2, 0.0)
+        """
+        return metrics_of(self.param_groups, self.state, self.recipe_of)
 
     @property
     def skipped(self) -> int:

@@ -92,7 +92,7 @@ class Verdict:
 
 
 def is_finite(grad: Tensor) -> Tensor:
-    """Whether all numbers of a gradient, or of what is here of it, are finite: a 0-dim tensor, which nobody waits for."""
+    """Whether all numbers of a gradient, or of what is here of it, are finite, as a 0-dim tensor."""
     found = _finite(locals_of([grad]))
     return found[0] if found else torch.ones((), dtype=torch.bool, device=grad.device)
 

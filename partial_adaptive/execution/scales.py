@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def scale_of(
     if param.grad is None or isinstance(rule.second_moment, Null):
         return None
     with torch.no_grad():
-        row, hyper = _next(param, group, table, state, rule, whole=False)
+        row, hyper = next_of(param, group, table, state, rule)
         scale = rule.scale(row.param, row.grad, hyper, row.slots)
         return None if scale is None else scale.expand(row.param.shape)
 
@@ -65,47 +65,52 @@ def step_length_of(
 ) -> StepLength:
     """How far the next step of a parameter that has a gradient goes; see `scale_of` for the arguments."""
     with torch.no_grad():
-        row, hyper = _next(param, group, table, state, rule, whole=rule.needs is Needs.TENSOR)
+        row, hyper = next_of(param, group, table, state, rule)
         direction, _ = rule.direction(row.param, row.grad, hyper, row.slots)
         x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
         # Squares of float32 leave its range long before the step does.
         square = widened(x).square().sum()
-        return StepLength(rule, hyper, math.sqrt(_total(square, param).item()))
+        return StepLength(rule, hyper, math.sqrt(total(square, param).item()))
 
 
-def _next(
-    param: Tensor,
-    group: Mapping[str, Any],
-    table: Mapping[str, Hyperparameter],
-    state: State,
-    rule: Rule,
-    *,
-    whole: bool,
-) -> tuple[Row, Hyper]:
-    """Copies of a parameter's tensors as its next step sees them, whole or what is here of them, and its numbers."""
+def alone(
+    param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
+) -> Unit:
+    """A parameter by itself as its next step finds it, the step counted, with copies of its state; see `scale_of`.
+
+    It is whole where the rule must see whole tensors, and otherwise what is here of it.
+    """
     assert param.grad is not None
     copied = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
     copied |= additions(copied, param, group, rule)
-    unit = Unit(rule, group, table, [param], [copied], {}, [[0]])
+    whole = rule.needs is Needs.TENSOR
+    columns = {"param": param, "grad": param.grad, **{name: copied[name] for name in entries(rule, param)}}
+    here = {name: [tensor if whole else local(tensor)] for name, tensor in columns.items()}
+    unit = Unit(rule, group, table, [param], [copied], here, [[0]])
     for counter in unit.counters():
         advance([counter])
-    grad = param.grad.to_dense() if param.grad.is_sparse else param.grad
-    here = (lambda tensor: tensor) if whole else local
-    row = Row(
-        here(param), settled(here(grad)), {name: here(copied[name]) for name in entries(rule, param)}, rule.rounding
-    )
+    return unit
+
+
+def next_of(
+    param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
+) -> tuple[Row, Hyper]:
+    """A parameter's tensors as the rule sees them in its next step, the state copied, and the numbers of the step."""
+    unit = alone(param, group, table, state, rule)
+    row = unit.row(0)
+    row = row.but(grad=settled(row.grad.to_dense() if row.grad.is_sparse else row.grad))
     row, _ = decoded(rule, param, row, step=0)
     ((staged, _),) = pieces(row, split=False)
     return staged, unit.hyper([0])
 
 
-def _total(square: Any, param: Any) -> Any:
-    """The sum of a number over the shards of a distributed parameter; of any other itself."""
+def total(numbers: Any, param: Any) -> Tensor:
+    """Sums over what is here of a parameter, as sums over all of it; of one that is not distributed themselves."""
     if not hasattr(param, "placements"):
-        return square
+        return cast(Tensor, numbers)
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    if not isinstance(square, DTensor):
+    if not isinstance(numbers, DTensor):
         parts = [Partial() if placement.is_shard() else Replicate() for placement in param.placements]
-        square = DTensor.from_local(square, param.device_mesh, parts)
-    return square.full_tensor()
+        numbers = DTensor.from_local(numbers.to(param.device_mesh.device_type), param.device_mesh, parts)
+    return cast(Tensor, numbers.full_tensor())
