@@ -18,7 +18,7 @@ from partial_adaptive.members import (
     PartialSOAP,
     PartialYogi,
 )
-from partial_adaptive.optimizer import GroupMetrics, Metrics, PartialAdaptiveOptimizer
+from partial_adaptive.optimizer import Metrics, PartialAdaptiveOptimizer
 from partial_adaptive.param_groups import describe_groups, param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.curves import (
@@ -55,7 +55,6 @@ __all__ = [
     "DynMuon",
     "Estimator",
     "Geometric",
-    "GroupMetrics",
     "HalfSpace",
     "Hyper",
     "Hyperparameter",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from partial_adaptive.execution import loading, scales
-from partial_adaptive.execution.metrics import GroupMetrics, Metrics, metrics_of
+from partial_adaptive.execution.metrics import Metrics, metrics_of
 from partial_adaptive.execution.nonfinite import Skips
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.settings import rule_of
@@ -22,7 +22,7 @@ from partial_adaptive.rules.rule import Recipe, Rule
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import Selectable, Stage, Switch, Transform
 
-__all__ = ["GroupMetrics", "Metrics", "PartialAdaptiveOptimizer"]
+__all__ = ["Metrics", "PartialAdaptiveOptimizer"]
 
 
 class PartialAdaptiveOptimizer(Optimizer):

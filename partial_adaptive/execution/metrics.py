@@ -28,15 +28,17 @@ FRACTIONS = (0.05, 0.5, 0.95)
 
 
 @dataclass(frozen=True)
-class GroupMetrics:
-    """What the next step of a param group would do; norms are Euclidean, over the parameters that have a gradient.
+class Metrics:
+    """What the next step would do, in all param groups together, or in one of them.
+
+    Norms are Euclidean, over the parameters that have a gradient.
 
     Args:
-        name: the group's entry `name`; None where it has none.
+        name: a group's entry `name`; None where it has none, and of all groups together.
         param_norm: ‖θ‖.
         grad_norm: ‖g‖ of the gradients as they are; NaN or infinite where one of them is.
         update_norm: ‖θ′ − θ‖, with decay, projection and rounding in it. NaN where a gradient of the group is not
-            finite, and 0 for all groups where the step would be skipped for that.
+            finite, and 0 in all groups where the step would be skipped for that.
         grad_ratio: ‖g‖/‖θ‖, infinite where ‖θ‖ = 0 and NaN where both are.
         update_ratio: ‖θ′ − θ‖/‖θ‖, likewise.
         effective_step: α/s^(2p), by which an element's numerator is multiplied: its quantiles of 5, 50 and 95 % over
@@ -44,6 +46,7 @@ class GroupMetrics:
             PartialSOAP with p > 0), where there are no elements, or a gradient of the group is not finite.
         eps_floor: the share of the elements whose scale ε decides: without it s would be less than half of what it is
             (where s = √v + ε, √v < ε), or more than twice. None where `effective_step` is, or p = 0.
+        groups: the same of each param group, in their order.
     """
 
     name: str | None
@@ -54,17 +57,7 @@ class GroupMetrics:
     update_ratio: float
     effective_step: tuple[float, float, float] | None
     eps_floor: float | None
-
-
-@dataclass(frozen=True)
-class Metrics(GroupMetrics):
-    """What the next step would do: to all param groups together, and to each.
-
-    Args:
-        groups: the same of each group, in the optimizer's order.
-    """
-
-    groups: tuple[GroupMetrics, ...]
+    groups: tuple["Metrics", ...] = ()
 
 
 class _Next(NamedTuple):
@@ -97,8 +90,7 @@ def metrics_of(
         ]
         looks = [_looks([] if is_bad else its) for its, is_bad in zip(steps, bad, strict=True)]
         each = [
-            GroupMetrics(_name(group), *_norms(its), *look)
-            for group, its, look in zip(groups, squares, looks, strict=True)
+            Metrics(_name(group), *_norms(its), *look) for group, its, look in zip(groups, squares, looks, strict=True)
         ]
         together = looks[0]
         if len(groups) > 1:

@@ -208,14 +208,9 @@ def _significant(tensor: Tensor, strides: Sequence[int]) -> list[int]:
 
 def _looped(unit: Unit, positions: Sequence[int]) -> Task:
     """The step of some parameters, one after the other."""
-    columns = {name: [column[i] for i in positions] for name, column in unit.columns.items()}
+    part = unit.some(positions)
     if unit.grad_scale is not None:
-        columns["grad"] = [grad / unit.grad_scale for grad in columns["grad"]]
-    part = replace(
-        unit,
-        params=[unit.params[i] for i in positions],
-        states=[unit.states[i] for i in positions],
-        columns=columns,
-        rounds=[range(len(positions))],
-    )
+        part = replace(
+            part, columns={**part.columns, "grad": [grad / unit.grad_scale for grad in part.columns["grad"]]}
+        )
     return Loop().prepare(part).ready(part)
