@@ -33,14 +33,15 @@ class Skips:
         Raises:
             TypeError: where `found_inf` is not a tensor of one element.
         """
-        if found_inf is None and not any(group.get("skip_nonfinite") for group in groups):
+        looks = any(group.get("skip_nonfinite") for group in groups)
+        if found_inf is None and not looks:
             return None
         if found_inf is not None and not (isinstance(found_inf, Tensor) and found_inf.numel() == 1):
             raise TypeError(f"found_inf must be a tensor of one element, or None, got {found_inf!r}")
         params = [param for group in groups for param in group["params"]]
         device = next((param.device for param in params if not param.is_cpu), torch.device("cpu"))
         waits = device.type == "cpu" and not any(group["capturable"] for group in groups)
-        return Verdict(found_inf, params, torch.zeros((), device=device), waits, self._add)
+        return Verdict(found_inf, looks, params, torch.zeros((), device=device), waits, self._add)
 
     def _add(self, flag: Tensor) -> None:
         if self._count is None:
@@ -56,6 +57,7 @@ class Verdict:
 
     Args:
         found_inf: what was known before.
+        looks: whether gradients are looked at, in some group.
         params: all of the optimizer's parameters.
         flag: becomes 1 where the step is skipped, else 0.
         waits: whether the flag is on the CPU and may be looked at, which costs nothing there.
@@ -63,6 +65,7 @@ class Verdict:
     """
 
     found_inf: Tensor | None
+    looks: bool
     params: Sequence[Tensor]
     flag: Tensor
     waits: bool
@@ -85,7 +88,7 @@ class Verdict:
         bad += [(~finite).to(device) for unit in asking for finite in _finite(locals_of(unit.columns["grad"]))]
         if bad:
             self.flag.copy_(torch.stack(bad).any())
-        if asking:
+        if self.looks:
             self.flag.copy_(agreed(self.flag, self.params))
         self.count(self.flag)
         return self.waits and self.flag.item() != 0
