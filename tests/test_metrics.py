@@ -97,7 +97,7 @@ def test_sparse_gradients() -> None:
     """Entries of one place are summed, and the rows that a gradient does not touch stay where they are."""
     (param,) = plain([(4, 2)])
     optimizer = pa.PartialAdagrad([param], lr=0.5)
-    rows = torch.tensor([[1.0, -2.0], [3.0, 0.5], [2.0, 1.0]], dtype=torch.float64)
+    rows = torch.tensor([[1.0, -2.0], [3.0, 0.5], [2.0, 3.0]], dtype=torch.float64)
     for _ in range(2):
         param.grad = torch.sparse_coo_tensor(torch.tensor([[3, 1, 3]]), rows, (4, 2), check_invariants=True)
         check(optimizer, 1e-12)
@@ -147,6 +147,17 @@ def test_effective_steps_are_those_of_scale_of(name: str) -> None:
         assert metrics.effective_step == pytest.approx(expected, rel=1e-12)
         assert metrics.eps_floor is not None
         optimizer.step()
+
+
+@pytest.mark.parametrize("partial", [1 / 8, 1 / 2])
+def test_the_floor_is_where_epsilon_is_half_of_the_scale(partial: float) -> None:
+    """Of roots of v evenly from 0.5 ε to 1.5 ε those below ε count."""
+    (param,) = plain([(100,)])
+    optimizer = pa.PartialAdam([param], eps=1e-3, partial=partial)
+    param.grad = torch.linspace(0.5e-3, 1.5e-3, 100, dtype=torch.float64)
+    assert optimizer.metrics().eps_floor == 0.5
+    param.grad = torch.linspace(0.905e-3, 1.895e-3, 100, dtype=torch.float64)
+    assert optimizer.metrics().eps_floor == 0.1
 
 
 @pytest.mark.parametrize("name", METRIC)

@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import partial_adaptive as pa
 from partial_adaptive import TENSOR, Hyper, Tensors, Transform
-from partial_adaptive.execution import staging
+from partial_adaptive.execution import plan, staging
+from partial_adaptive.execution.masked import prepare_masked
 from partial_adaptive.rules.numerators import ExpAvg
 from partial_adaptive.rules.second_moments import ExpAvgSq
 from partial_adaptive.testing.harness import MODES, contents, gradient, params_of, same, values
@@ -229,9 +230,10 @@ def test_found_inf_from_outside(name: str, mode: dict[str, Any]) -> None:
     """What a `GradScaler` sets, and whoever knows of other processes' gradients can, skips a step in every mode."""
     params, twins = start(), start()
     optimizer, twin = maker(name)(params, **mode), maker(name)(twins, **mode)
-    for step, found in enumerate((1.0, 0.0, 2.0, 0.0)):
+    for step, found in enumerate((None, 1.0, 0.0, None, 2.0, 0.0)):
         give(optimizer, step)
-        optimizer.found_inf = torch.tensor(found)  # type: ignore[attr-defined]  # as a GradScaler does
+        told = None if found is None else torch.tensor(found)
+        optimizer.found_inf = told  # type: ignore[attr-defined]  # as a GradScaler does
         optimizer.step()
         if not found:
             give(twin, step)
@@ -333,7 +335,16 @@ def test_the_option_may_change_between_steps(mode: dict[str, Any]) -> None:
 def test_little_is_kept_at_a_time(name: str, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a step is masked a few parameters are copied and updated after the other, with the same result."""
     monkeypatch.setitem(staging.LIMITS, "cpu", 100)
+    portions: list[int] = []
+
+    def counted(backend: Any, unit: Any) -> Any:
+        prepared = prepare_masked(backend, unit)
+        portions.append(len(prepared.parts))
+        return prepared
+
+    monkeypatch.setattr(plan, "prepare_masked", counted)
     check_course(*pair(name, mode))
+    assert portions[0] == 2, "three parameters of 96, 40 and 8 bytes"
 
 
 @pytest.mark.parametrize("mode", [{"foreach": True}, *MASKED[:2]], ids=str)
