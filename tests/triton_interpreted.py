@@ -36,9 +36,7 @@ def check_bad_steps(names: list[str]) -> None:
         optimizer = create(name, params, fused=True, capturable=True, skip_nonfinite=True)
         for bad in (math.nan, None, math.inf, None):
             for param in params:
-                param.grad = torch.full_like(param, 0.5)
-            if bad is not None:
-                params[-1].grad[-1] = bad
+                param.grad = torch.full_like(param, 0.5 if bad is None else bad)
             tensors = [value for state in optimizer.state.values() for value in state.values()]
             before = [tensor.clone() for tensor in (*params, *tensors)]
             optimizer.step()

@@ -72,7 +72,7 @@ class Step:
     grads: list[Tensor]
     grad_scale: Tensor | None
     found_inf: Tensor | None
-    guarded: bool
+    guarded: bool = False
 
     @property
     def key(self) -> Hashable:
