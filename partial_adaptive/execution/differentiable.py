@@ -4,11 +4,13 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Task, Unit
+from partial_adaptive.execution.distributed import is_distributed
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.sharing import addresses_of
 from partial_adaptive.execution.staging import settled, working_dtype
 from partial_adaptive.execution.state import advance
 from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.stage import Needs
 
 
 class Differentiable:
@@ -22,6 +24,8 @@ class Differentiable:
             return f"takes no coded slots, as {rule.coded[0]!r} is"
         if rule.rounding is not None:
             return f"rounds to the nearest only, got rounding={rule.rounding.name!r}"
+        if rule.needs is Needs.TENSOR and is_distributed(param):
+            return "gathers no DTensors, which a rule that needs whole TENSORs has to"
         base = param._base if param._is_view() else param
         if param.requires_grad and base is not None and base.is_leaf:
             return (
