@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from training import CLIP, STEPS, Mode, Net, assert_as_expected, expected, mine, train
+from training import CLIP, STEPS, Mode, Net, assert_as_expected, batch, expected, mine, train
 
 import partial_adaptive as pa
 
@@ -27,9 +27,9 @@ def sharded(where: DeviceMesh, layers: tuple[str, ...] = ("even", "uneven", "sin
     return fully_shard(net, mesh=where, **options) if len(layers) == 3 else net
 
 
-def per_layer(name: str, mode: Mode, *sizes: int) -> None:
+def per_layer(name: str, mode: Mode, replicas: int) -> None:
     """Accumulation over two micro-batches, of which the first does not communicate; gradients are clipped."""
-    net = sharded(mesh(*sizes))
+    net = sharded(mesh(2) if replicas == 1 else mesh(replicas, 2, names=("replicate", "shard")))
     optimizer = maker(name)(net.parameters(), **mode)
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -46,14 +46,14 @@ def per_layer(name: str, mode: Mode, *sizes: int) -> None:
 @pytest.mark.parametrize(("name", "mode"), in_modes(MEMBERS))
 def test_fsdp2(name: str, mode: Mode, two: World) -> None:
     """Layer by layer, with even, uneven and empty shards, accumulation and clipping."""
-    two.run(per_layer, name, mode, 2)
+    two.run(per_layer, name, mode, 1)
 
 
 @pytest.mark.environment("HSDP (4 processes)")
 @pytest.mark.parametrize(("name", "mode"), in_modes(MEMBERS))
 def test_hsdp(name: str, mode: Mode, four: World) -> None:
     """Two replicas of two shards."""
-    four.run(per_layer, name, mode, 2, 2)
+    four.run(per_layer, name, mode, 2)
 
 
 def beside_plain(name: str, mode: Mode) -> None:
