@@ -1,4 +1,4 @@
-"""Data parallelism with whole parameters: DDP, ZeRO, PostLocalSGD. Every member in every mode goes where one process does."""
+"""Data parallelism with whole parameters: with DDP, ZeRO and PostLocalSGD every member trains as on one process."""
 
 from typing import Any
 

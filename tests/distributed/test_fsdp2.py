@@ -9,7 +9,7 @@ from family import in_modes, maker
 from processes import World, mesh
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from training import CLIP, STEPS, Mode, Net, assert_as_expected, batch, expected, mine, train
@@ -34,9 +34,9 @@ def per_layer(name: str, mode: Mode, replicas: int) -> None:
     for step in range(STEPS):
         optimizer.zero_grad()
         for micro in range(2):
-            net.set_requires_gradient_sync(micro == 1)  # type: ignore[operator]  # of FSDPModule
+            net.set_requires_gradient_sync(micro == 1)
             net(mine(step, micro)).backward()
-        assert nn.utils.clip_grad_norm_(net.parameters(), CLIP).full_tensor() > CLIP  # type: ignore[attr-defined]
+        assert nn.utils.clip_grad_norm_(net.parameters(), CLIP).full_tensor() > CLIP
         optimizer.step()
     assert all(isinstance(param, DTensor) for param in net.parameters())
     assert_as_expected(net.parameters(), expected(name, accumulate=True, clip=True))
@@ -89,7 +89,7 @@ class Even(nn.Module):
         self.down = nn.Linear(8, 4, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(torch.tanh(self.up(x))).square().mean()  # type: ignore[no-any-return]  # of torch
+        return self.down(torch.tanh(self.up(x))).square().mean()
 
 
 def two_dimensional(name: str, mode: Mode) -> None:
@@ -101,11 +101,10 @@ def two_dimensional(name: str, mode: Mode) -> None:
     for step in range(STEPS):
         optimizer.zero_grad()
         rows = both["data"].get_local_rank()
-        from training import batch
 
         net(batch(step, rows, 2)).backward()
         optimizer.step()
-    assert {param.device_mesh.ndim for param in net.parameters()} == {2}  # type: ignore[attr-defined]
+    assert {param.device_mesh.ndim for param in net.parameters()} == {2}
     assert_as_expected(net.parameters(), expected(name, model=Even))
 
 

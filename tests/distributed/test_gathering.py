@@ -1,6 +1,6 @@
 """Rules that need whole tensors, on distributed ones: gathered, updated alike in all processes, brought home."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn import Parameter
 from training import STEPS, Mode, Net, assert_as_expected, expected, train, whole
 
@@ -52,7 +53,7 @@ class Course:
     def __init__(self, make: Make, mode: Mode, dtype: torch.dtype = torch.float64) -> None:
         self.plain = parameters([shape for shape, _ in LAYOUT], dtype)
         self.params: list[Any] = [Parameter(self.place(i, param.detach())) for i, param in enumerate(self.plain)]
-        self.reference = make(self.plain, **{**mode, "foreach": False, "fused": False})
+        self.reference = make(self.plain, **(mode if mode.get("capturable") else {"foreach": False}))
         self.optimizer = make(self.params, **mode)
 
     def place(self, i: int, tensor: Tensor, placement: Placement | None = None) -> Tensor:
@@ -174,6 +175,7 @@ def test_an_estimator_of_ones_own(mode: Mode, two: World) -> None:
 
 # -- state
 
+
 def kept(name: str) -> list[tuple[str, Tensor]]:
     """The state that has a shape of its own."""
     course = Course(maker(name), {}).run()
@@ -191,11 +193,12 @@ def kept(name: str) -> list[tuple[str, Tensor]]:
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_state(name: str, two: World) -> None:
-    """State of the parameter's shape is sharded as it is; all else is a plain tensor, bit for bit the same everywhere."""
+    """State of the parameter's shape is sharded as it is; all else is plain, bit for bit the same in both processes."""
     first, second = two.run(kept, name)
     assert len(first) == len(second) > 0
     for (key, here), (other, there) in zip(first, second, strict=True):
-        assert key == other and torch.equal(here, there), key
+        assert key == other
+        assert torch.equal(here, there), key
 
 
 def resumed(name: str, full: bool) -> None:
@@ -228,6 +231,7 @@ def test_state_dict_utilities(name: str, full: bool, two: World) -> None:
 
 # -- how it is done
 
+
 def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more is whole at one time than so many bytes, or one parameter; equal shapes come together, in order."""
     params = [torch.zeros(shape) for shape in [(4, 4), (8, 8), (4, 4), (4, 4), (2,), (4, 4)]]
@@ -247,9 +251,9 @@ def gathers(name: str, mode: Mode) -> int:
     count = 0
     for step in range(2):
         param.grad = distribute_tensor(gradient(plain, step), mesh(2), [Shard(0)])
-        with torch.distributed.tensor.debug.CommDebugMode() as comm:
+        with CommDebugMode() as communication:
             optimizer.step()
-        count = comm.get_total_counts()
+        count = communication.get_total_counts()
     slots = optimizer.recipe.rule(optimizer.param_groups[0], scaled=True).slots.values()
     assert count == (0 if name in ELEMENTWISE else 2 + sum(slot.follows for slot in slots)), name
     return count
@@ -262,6 +266,7 @@ def test_communication(name: str, mode: Mode, two: World) -> None:
 
 
 # -- a look at the next step
+
 
 def looked_at() -> None:
     for name in pa.MEMBERS:
@@ -284,6 +289,7 @@ def test_a_look_at_the_next_step(two: World) -> None:
 
 
 # -- 16 bits
+
 
 def in_16_bits(mode: Mode, rounding: str, names: Sequence[str]) -> None:
     for name in names:
@@ -331,8 +337,10 @@ def test_rounding_at_random(mode: Mode, two: World) -> None:
 
 # -- FSDP2's other ways
 
-def other_ways(names: Sequence[str], mode: Mode, lr: Callable[[], Any] | None) -> None:
-    ways: list[dict[str, Any]] = [{"reshard_after_forward": False}, {"offload_policy": CPUOffloadPolicy(pin_memory=False)}]
+
+def other_ways(names: Sequence[str], mode: Mode) -> None:
+    offload = CPUOffloadPolicy(pin_memory=False)
+    ways: list[dict[str, Any]] = [{"reshard_after_forward": False}, {"offload_policy": offload}]
     for name in names:
         for way in ways:
             net = Net()
@@ -346,7 +354,7 @@ def other_ways(names: Sequence[str], mode: Mode, lr: Callable[[], Any] | None) -
 @pytest.mark.parametrize("mode", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
 def test_other_ways_of_fsdp2(mode: Mode, two: World) -> None:
     """Parameters that are kept whole after the forward pass, and ones that are offloaded to the CPU."""
-    two.run(other_ways, ELEMENTWISE if mode.get("fused") else list(pa.MEMBERS), mode, None)
+    two.run(other_ways, ELEMENTWISE if mode.get("fused") else list(pa.MEMBERS), mode)
 
 
 def tensor_lr(mode: Mode) -> None:
@@ -361,9 +369,7 @@ def tensor_lr(mode: Mode) -> None:
         course.run(2, start=1).check(f"{name} goes elsewhere")
 
 
-@pytest.mark.parametrize(
-    "mode", [{"foreach": False}, {"foreach": True, "capturable": True}, {"fused": True}], ids=str
-)
+@pytest.mark.parametrize("mode", [{"foreach": False}, {"foreach": True, "capturable": True}, {"fused": True}], ids=str)
 def test_lr_as_a_tensor(mode: Mode, two: World) -> None:
     """A learning rate that is a tensor, and that a schedule changes in place."""
     two.run(tensor_lr, mode)

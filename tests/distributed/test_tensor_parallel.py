@@ -7,7 +7,7 @@ from family import in_modes, maker
 from processes import World, mesh
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
-from training import Block, Mode, assert_as_expected, expected, mine, train
+from training import Block, Mode, assert_as_expected, expected, train
 
 import partial_adaptive as pa
 
@@ -33,4 +33,5 @@ def parallel(name: str, mode: Mode) -> list[Any]:
 def test_tensor_parallel(name: str, mode: Mode, two: World) -> None:
     """Columns and rows, not evenly, and a norm under sequence parallelism, whose gradient comes as partial sums."""
     for param, grad in two.run(parallel, name, mode):
-        assert param.is_replicate() and grad.is_partial()
+        assert param.is_replicate()
+        assert grad.is_partial()

@@ -33,7 +33,7 @@ class Net(nn.Module):
         self.single = nn.Linear(5, 1, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.single(torch.tanh(self.uneven(torch.tanh(self.even(x))))).square().mean()  # type: ignore[no-any-return]  # of torch
+        return self.single(torch.tanh(self.uneven(torch.tanh(self.even(x))))).square().mean()
 
 
 class Block(nn.Module):
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, FEATURES, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(torch.tanh(self.up(self.norm(x)))).square().mean()  # type: ignore[no-any-return]  # of torch
+        return self.down(torch.tanh(self.up(self.norm(x)))).square().mean()
 
 
 def batch(step: int, part: int = 0, parts: int = 1, micro: int = 0) -> Tensor:
