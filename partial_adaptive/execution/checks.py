@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partial_adaptive.execution.distributed import is_distributed, is_flattened, layout_of
+from partial_adaptive.execution.distributed import is_distributed, is_flattened, is_partial, layout_of
 from partial_adaptive.execution.staging import is_wrapper
 from partial_adaptive.execution.state import State, entries, misfit
 from partial_adaptive.rules.projection import Constraint
@@ -115,7 +115,7 @@ class Checks:
         ours, theirs = layout_of(param), layout_of(grad)
         if (ours is None) != (theirs is None) or (ours and theirs and ours[0] != theirs[0]):
             raise self.refuse(param, f"is {_placed(ours)}, and its gradient {_placed(theirs)}")
-        if ours and any(placement.is_partial() for placement in ours[1]):
+        if is_partial(param):
             raise self.refuse(param, f"is {_placed(ours)}: a parameter cannot be sums that are still to be taken")
         whole = next((stage for stage in self._rule.stages if stage.needs is Needs.TENSOR), None)
         if whole is not None and is_flattened(param):

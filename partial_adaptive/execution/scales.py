@@ -4,13 +4,13 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
-from partial_adaptive.execution.distributed import gathered, is_distributed, placed, scattered
+from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered
 from partial_adaptive.execution.staging import Row, decoded, locals_of, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
@@ -101,12 +101,8 @@ def _as(scale: Tensor, param: Any, rule: Rule) -> Tensor:
     if not is_distributed(param):
         return scale
     if rule.needs is Needs.TENSOR:
-        return cast(Tensor, scattered(scale.contiguous(), param))
-    from torch.distributed.tensor import DTensor
-
-    shape = torch.Size((*param.shape, 2)) if param.is_complex() else param.shape
-    strides = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(scale, param.device_mesh, param.placements, run_check=False, shape=shape, stride=strides)
+        return scattered(scale.contiguous(), param)
+    return of_parts(scale, param, torch.Size((*param.shape, 2)) if param.is_complex() else param.shape)
 
 
 def _total(square: Any, param: Any, rule: Rule) -> Any:

@@ -1,13 +1,12 @@
 """Gradients that are placed otherwise than their parameters, in every mode and for every member."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from family import ELEMENTWISE, in_modes, maker
+from family import in_modes, maker
 from processes import World, mesh
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -40,8 +39,7 @@ def distributed(tensor: Tensor, placement: Placement, where: DeviceMesh) -> DTen
     return DTensor.from_local(first if dist.get_rank() == 0 else tensor - first, where, [placement], run_check=False)
 
 
-def otherwise(name: str, mode: Mode) -> str | None:
-    """Train with gradients of all pairs; the refusal where there is one."""
+def otherwise(name: str, mode: Mode) -> None:
     where = mesh(2)
     plain = parameters([SHAPE] * len(PAIRS))
     params: list[Any] = [
@@ -59,8 +57,6 @@ def otherwise(name: str, mode: Mode) -> str | None:
             param.grad = distributed(twin.grad, theirs, where)
             given.append((param.grad, param.grad.to_local().clone()))
         reference.step()
-        if mode.get("differentiable") and name not in ELEMENTWISE:
-            return raises(RuntimeError, optimizer.step, "a differentiable step gathers nothing")
         optimizer.step()
         for param, (grad, local), (_, theirs) in zip(params, given, PAIRS, strict=True):
             assert param.grad is grad, "the gradient is another one"
@@ -68,26 +64,23 @@ def otherwise(name: str, mode: Mode) -> str | None:
             assert torch.equal(grad.to_local(), local), "the gradient has changed"
     assert [param.placements for param in params] == [(ours,) for ours, _ in PAIRS]
     same([*whole(params)], values(plain), f"{name} goes elsewhere", 1e-12)
-    return None
 
 
 @pytest.mark.environment("gradients placed otherwise")
 @pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), ALL_MODES))
-def test_gradients_placed_otherwise(name: str, mode: Mode, two: World, record_property: Any) -> None:
+def test_gradients_placed_otherwise(name: str, mode: Mode, two: World) -> None:
     """Partial sums, other shards and replicas are placed as the parameter first; `.grad` stays the user's."""
-    reasons = {*two.run(otherwise, name, mode)}
-    if reasons != {None}:
-        (reason,) = reasons
-        assert mode.get("differentiable")
-        assert "differentiable=True gathers no DTensors" in reason
-        record_property("refused", reason)
+    two.run(otherwise, name, mode)
 
 
 def mismatches() -> list[tuple[str, str]]:
     """What is wrong, by name, and what each member says of it; nothing has changed then."""
     here, there = mesh(2), mesh(1, 2)
     (tensor,) = values(parameters([SHAPE]))
-    sharded: Callable[[], Any] = lambda: distribute_tensor(tensor.clone(), here, [Shard(0)])  # noqa: E731  # one of three
+
+    def sharded() -> Any:
+        return distribute_tensor(tensor.clone(), here, [Shard(0)])
+
     cases: dict[str, tuple[Any, Any]] = {
         "plain gradient": (sharded(), tensor.clone()),
         "plain parameter": (tensor.clone(), sharded()),
@@ -144,3 +137,33 @@ def switched(name: str, mode: Mode) -> None:
 def test_placements_that_change(name: str, mode: Mode, two: World) -> None:
     """From step to step, while the plan of the last step is kept."""
     two.run(switched, name, mode)
+
+
+def derivatives(name: str) -> None:
+    """By what two steps start from, of a function of where they end; gradients are placed otherwise."""
+    where = mesh(2)
+    (start,) = values(parameters([SHAPE]))
+    found = []
+    for sharded in (False, True):
+
+        def place(tensor: Tensor, placement: Placement, it: bool = sharded) -> Tensor:
+            return distributed(tensor, placement, where) if it else tensor.clone()
+
+        leaf = place(start, Shard(0)).requires_grad_()
+        grads = [place(gradient(start, step), Replicate()) for step in range(2)]
+        param = leaf.clone()
+        optimizer = maker(name)([param], differentiable=True)
+        for grad in grads:
+            param.grad = grad
+            optimizer.step()
+        (end,) = [param.full_tensor() if isinstance(param, DTensor) else param]
+        (end * gradient(start, 5)).sum().backward()
+        found += whole([leaf.grad])
+    same(found[1:], found[:1], f"{name} has another derivative", 1e-10)
+    assert found[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", list(pa.MEMBERS))
+def test_derivatives(name: str, two: World) -> None:
+    """Autograd runs through a differentiable step of distributed parameters, gathered or in parts."""
+    two.run(derivatives, name)
