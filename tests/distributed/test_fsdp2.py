@@ -12,10 +12,11 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from training import CLIP, STEPS, Mode, Net, assert_as_expected, batch, expected, mine, train
+from training import CLIP, ON_CPU, STEPS, Mode, Net, assert_as_expected, batch, expected, mine, train
 
 import partial_adaptive as pa
 
+pytestmark = ON_CPU
 MEMBERS = list(pa.MEMBERS)
 
 

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn import Parameter
-from training import STEPS, Mode, Net, assert_as_expected, expected, train, whole
+from training import ON_CPU, STEPS, Mode, Net, assert_as_expected, expected, train, whole
 
 import partial_adaptive as pa
 from partial_adaptive import TENSOR, Estimator, HalfSpace, Hyper, L1Ball, L2Ball, Simplex, Slot, equivalent_lr
@@ -114,7 +114,7 @@ def test_options(mode: Mode, options: Mode, two: World) -> None:
 @pytest.mark.parametrize("mode", EAGER, ids=str)
 def test_members(mode: Mode, options: Mode, two: World) -> None:
     """So do members that need them, where some parameters have no gradients at a step."""
-    two.run(members, WHOLE, mode | options, {})
+    two.run(members, WHOLE, mode, options)
 
 
 def test_options_need_whole_tensors() -> None:
@@ -222,6 +222,7 @@ def resumed(name: str, full: bool) -> None:
     same(nets[1], nets[0], f"{name} does not go on as it would have")
 
 
+@ON_CPU
 @pytest.mark.parametrize("full", [False, True], ids=["sharded", "full"])
 @pytest.mark.parametrize("name", WHOLE)
 def test_state_dict_utilities(name: str, full: bool, two: World) -> None:
@@ -351,6 +352,7 @@ def other_ways(names: Sequence[str], mode: Mode) -> None:
             assert_as_expected(net.parameters(), expected(name))
 
 
+@ON_CPU
 @pytest.mark.parametrize("mode", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
 def test_other_ways_of_fsdp2(mode: Mode, two: World) -> None:
     """Parameters that are kept whole after the forward pass, and ones that are offloaded to the CPU."""

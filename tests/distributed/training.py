@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from family import maker
@@ -17,6 +18,10 @@ ROWS = 8  # of a batch, over all processes
 FEATURES = 6
 EXACT = 1e-12  # of the largest element: gradients are summed in another order
 CLIP = 0.01  # of the gradients' norm, which is larger
+
+ON_CPU = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream(), "record_event"), reason="FSDP2 of this torch is for accelerators only"
+)
 
 Mode = dict[str, Any]
 Hook = Callable[[], object]
