@@ -266,6 +266,28 @@ def test_communication(name: str, mode: Mode, two: World) -> None:
     two.run(gathers, name, mode)
 
 
+def planning_alone(mode: Mode) -> None:
+    for name in ELEMENTWISE if mode.get("fused") else pa.MEMBERS:
+        course = Course(maker(name), mode).run(1)
+        for step, placement in ((2, None), (3, Partial())):
+            course.backward(step, placement)
+            for param in course.params if dist.get_rank() else []:
+                if param.ndim == 2:
+                    grad = param.grad
+                    here = grad.to_local().t().contiguous().t()
+                    other = {"shape": grad.shape, "stride": grad.stride(), "run_check": False}
+                    param.grad = DTensor.from_local(here, grad.device_mesh, grad.placements, **other)
+            course.optimizer.step()
+            course.reference.step()
+        course.check(f"{name} goes elsewhere")
+
+
+@pytest.mark.parametrize("mode", [*EAGER, {"fused": True}], ids=str)
+def test_planning_alone(mode: Mode, two: World) -> None:
+    """A process that plans a step anew, as gradients lie in another order there, does not leave the other waiting."""
+    two.run(planning_alone, mode)
+
+
 # -- a look at the next step
 
 
