@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from family import in_modes, maker, shaped
+from family import in_modes, maker
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -435,8 +435,6 @@ def test_distributed_tensors(name: str, mode: dict[str, Any], mesh: DeviceMesh) 
 
     make = maker(name)
     optimizer, twin = make(distributed(), skip_nonfinite=True, **mode), make(distributed(), **mode)
-    if shaped(optimizer):
-        pytest.skip("DTensors are refused by name")
 
     def step(which: pa.PartialAdaptiveOptimizer, number: int, bad: float | None) -> None:
         for i, param in enumerate(params_of(which)):

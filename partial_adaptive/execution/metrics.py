@@ -131,7 +131,7 @@ def _squares(steps: Sequence[_Next], update: float | None) -> tuple[float, float
             update_one(moved, 0, unit.hyper([0]), plain=False, split=split)
             values.append(_wide(after).sub_(values[0]))
         parts = torch.stack([value.square().sum() for value in values])
-        for i, part in enumerate(total(parts, step.param).tolist()):
+        for i, part in enumerate(total(parts, step.param, step.rule).tolist()):
             sums[i] += part
     return sums[0], sums[1], sums[2]
 
@@ -160,12 +160,12 @@ def _looks(steps: Sequence[_Next]) -> tuple[tuple[float, float, float] | None, f
     having = [step for step in steps if isinstance(step.rule.second_moment, Estimator | Null)]
 
     def histograms(prefixes: Sequence[int], shift: int) -> Tensor:
-        return _sum(total(counts(_effective(step), prefixes, shift), step.param) for step in having)
+        return _sum(total(counts(_effective(step), prefixes, shift), step.param, step.rule) for step in having)
 
     found = quantiles(histograms, FRACTIONS) if having else None
     if found is None:
         return None, None
-    shares = _sum(total(_decided(step), step.param) for step in scaled).tolist() if scaled else [0, 0]
+    shares = _sum(total(_decided(step), step.param, step.rule) for step in scaled).tolist() if scaled else [0, 0]
     return (found[0], found[1], found[2]), shares[0] / shares[1] if shares[1] else None
 
 

@@ -4,13 +4,14 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
-from partial_adaptive.execution.staging import Row, decoded, local, pieces, settled
+from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered
+from partial_adaptive.execution.staging import Row, decoded, locals_of, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
 from partial_adaptive.rules.matrix_power import widened
@@ -24,6 +25,8 @@ def scale_of(
 ) -> Tensor | None:
     """The scale s of a parameter's next step, of its shape (complex ones as pairs); None where there is none.
 
+    Of a distributed parameter it is one, too, and placed as that.
+
     Args:
         param: the parameter.
         group: its param group.
@@ -36,7 +39,7 @@ def scale_of(
     with torch.no_grad():
         row, hyper = next_of(param, group, table, state, rule)
         scale = rule.scale(row.param, row.grad, hyper, row.slots)
-        return None if scale is None else scale.expand(row.param.shape)
+        return None if scale is None else _as(scale.expand(row.param.shape), param, rule)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def step_length_of(
         x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
         # Squares of float32 leave its range long before the step does.
         square = widened(x).square().sum()
-        return StepLength(rule, hyper, math.sqrt(total(square, param).item()))
+        return StepLength(rule, hyper, math.sqrt(total(square, param, rule).item()))
 
 
 def alone(
@@ -83,10 +86,11 @@ def alone(
     assert param.grad is not None
     copied = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
     copied |= additions(copied, param, group, rule)
-    whole = rule.needs is Needs.TENSOR
-    columns = {"param": param, "grad": param.grad, **{name: copied[name] for name in entries(rule, param)}}
-    here = {name: [tensor if whole else local(tensor)] for name, tensor in columns.items()}
-    unit = Unit(rule, group, table, [param], [copied], here, [[0]])
+    names = ["param", "grad", *entries(rule, param)]
+    tensors = [param, *placed([param], [param.grad]), *(copied[name] for name in names[2:])]
+    seen = gathered if rule.needs is Needs.TENSOR else locals_of
+    columns = {name: [tensor] for name, tensor in zip(names, seen(tensors), strict=True)}
+    unit = Unit(rule, group, table, [param], [copied], columns, [[0]])
     for counter in unit.counters():
         advance([counter])
     return unit
@@ -104,13 +108,21 @@ def next_of(
     return staged, unit.hyper([0])
 
 
-def total(numbers: Any, param: Any) -> Tensor:
-    """Sums over what is here of a parameter, as sums over all of it; of one that is not distributed themselves."""
-    if not hasattr(param, "placements"):
-        return cast(Tensor, numbers)
+def _as(scale: Tensor, param: Any, rule: Rule) -> Tensor:
+    """What has been computed of a parameter, distributed as that is."""
+    if not is_distributed(param):
+        return scale
+    if rule.needs is Needs.TENSOR:
+        return scattered(scale.contiguous(), param)
+    return of_parts(scale, param, torch.Size((*param.shape, 2)) if param.is_complex() else param.shape)
+
+
+def total(numbers: Tensor, param: Any, rule: Rule) -> Tensor:
+    """Sums over what is here of a parameter, as sums over all of it, where that is not the same."""
+    if not is_distributed(param) or rule.needs is Needs.TENSOR:
+        return numbers
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    if not isinstance(numbers, DTensor):
-        parts = [Partial() if placement.is_shard() else Replicate() for placement in param.placements]
-        numbers = DTensor.from_local(numbers.to(param.device_mesh.device_type), param.device_mesh, parts)
-    return cast(Tensor, numbers.full_tensor())
+    mesh = param.device_mesh
+    parts = [Replicate() if placement.is_replicate() else Partial() for placement in param.placements]
+    return DTensor.from_local(numbers.to(mesh.device_type), mesh, parts, run_check=False).full_tensor()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from family import ELEMENTWISE, in_modes, maker
+from family import in_modes, maker
 from processes import World, mesh
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -17,7 +17,7 @@ import partial_adaptive as pa
 from partial_adaptive.testing.harness import MODES, gradient, params_of, values
 
 SHAPES: list[tuple[int, ...]] = [(4, 3), (5,), (1, 2), (3,)]  # of the third one process has nothing, the last is plain
-CASES = in_modes(ELEMENTWISE, [*MODES, {"foreach": True, "capturable": True}])
+CASES = in_modes(list(pa.MEMBERS), [*MODES, {"foreach": True, "capturable": True}])
 
 
 def placed(tensor: Tensor, index: int) -> Tensor:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from family import METRIC, maker
+from family import maker
 from processes import World, mesh
 from torch import Tensor
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
@@ -15,7 +15,6 @@ from partial_adaptive import MEMBERS, Metrics
 from partial_adaptive.testing.harness import gradient, params_of
 
 SHAPES: list[tuple[int, ...]] = [(5, 3), (5,), (1, 2), (3,)]  # of the third one process has nothing, the last is plain
-NAMES = [name for name in METRIC if MEMBERS[name].elementwise]
 
 
 def placed(tensor: Tensor, index: int) -> Tensor:
@@ -41,7 +40,7 @@ def of_both(name: str) -> list[tuple[Metrics, Metrics]]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(MEMBERS))
 def test_metrics_are_those_of_the_whole(name: str, two: World) -> None:
     """Norms, quantiles and shares are those of plain tensors, to 1e-12, in both processes; so is a bad gradient."""
     for found in two.run(of_both, name):
