@@ -63,7 +63,7 @@ _SECTIONS: Sequence[tuple[str, str, Sequence[Any]]] = (
     (
         "The base class",
         "What all of them share, and what an optimizer of your own is made from.",
-        [partial_adaptive.PartialAdaptiveOptimizer, partial_adaptive.Options],
+        [partial_adaptive.PartialAdaptiveOptimizer, partial_adaptive.Options, partial_adaptive.Metrics],
     ),
     ("Param groups", "", [partial_adaptive.param_groups]),
     (

@@ -19,7 +19,7 @@ from partial_adaptive.members import (
     PartialSOAP,
     PartialYogi,
 )
-from partial_adaptive.optimizer import PartialAdaptiveOptimizer
+from partial_adaptive.optimizer import Metrics, PartialAdaptiveOptimizer
 from partial_adaptive.param_groups import describe_groups, param_groups
 from partial_adaptive.registry import MEMBERS, Member, create
 from partial_adaptive.rules.curves import (
@@ -66,6 +66,7 @@ __all__ = [
     "Linear",
     "Logistic",
     "Member",
+    "Metrics",
     "Momentum",
     "Needs",
     "NonNegative",

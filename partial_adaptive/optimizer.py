@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from partial_adaptive.execution import loading, scales
+from partial_adaptive.execution.metrics import Metrics, metrics_of
+from partial_adaptive.execution.nonfinite import Skips
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.settings import rule_of
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, SHARED, complete, nearest, validated
@@ -20,7 +22,7 @@ from partial_adaptive.rules.rule import Recipe, Rule
 from partial_adaptive.rules.second_moments import SecondMoment
 from partial_adaptive.rules.stage import Selectable, Stage, Switch, Transform
 
-__all__ = ["PartialAdaptiveOptimizer"]
+__all__ = ["Metrics", "PartialAdaptiveOptimizer"]
 
 
 class PartialAdaptiveOptimizer(Optimizer):
@@ -121,6 +123,8 @@ class PartialAdaptiveOptimizer(Optimizer):
     def _start_planning(self) -> None:
         self._roles = _Roles(self.recipe, self._members)
         self._planner = Planner(self._roles.recipe_of, self._roles.foreign)
+        if not hasattr(self, "_skips"):
+            self._skips = Skips()
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The stages of a param group: the optimizer's own, or those of the member that it names.
@@ -147,7 +151,7 @@ class PartialAdaptiveOptimizer(Optimizer):
             param_group: with `params`, and any hyperparameters. With an entry `member`, the name of a member of the
                 family, the group is updated as that member would, with its hyperparameters and its defaults; of this
                 optimizer's it takes how steps are run and what is kept: `maximize`, `foreach`, `fused`, `capturable`,
-                `differentiable`, `state_dtype`, `rounding` and `rounding_seed`.
+                `differentiable`, `state_dtype`, `rounding`, `rounding_seed` and `skip_nonfinite`.
 
         Raises:
             ValueError: for a member that does not exist, or a hyperparameter that is out of its range.
@@ -189,9 +193,10 @@ class PartialAdaptiveOptimizer(Optimizer):
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
-            scaling = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+            verdict = self._skips.verdict(self.param_groups, getattr(self, "found_inf", None))
+            scale = getattr(self, "grad_scale", None)
             with self._exactly():
-                for task in self._planner.plan(self.param_groups, self.state, *scaling):
+                for task in self._planner.plan(self.param_groups, self.state, scale, verdict):
                     task()
         return loss
 
@@ -212,7 +217,8 @@ class PartialAdaptiveOptimizer(Optimizer):
             param: one of the optimizer's parameters.
 
         Returns:
-            A tensor of the parameter's shape (complex ones as real pairs), in units of |g|, or None.
+            A tensor of the parameter's shape (complex ones as real pairs), in units of |g|, or None. Of a DTensor it is
+            one, placed as that; all processes must ask.
 
         Raises:
             ValueError: where the tensor is not one of the optimizer's parameters.
@@ -222,6 +228,37 @@ class PartialAdaptiveOptimizer(Optimizer):
                 rule = rule_of(self.recipe_of(group), group_of(group, param))
                 return scales.scale_of(param, group, self.recipe_of(group).table, self.state.get(param, {}), rule)
         raise ValueError(f"param must be one of the optimizer's parameters, got a tensor of shape {tuple(param.shape)}")
+
+    def metrics(self) -> Metrics:
+        """What the next step would do: norms of gradient and update, effective steps, and where ε decides the scale.
+
+        Nothing is changed. Call it between `backward` and `step`, with gradients that are not scaled for mixed
+        precision; where parameters are DTensors, in all processes. The rule is run on copies of one parameter after the
+        other: that takes about as long as ten steps with `foreach=False`.
+
+        Returns:
+            Numbers of all param groups together, and of each.
+
+        Example:
+            >>> import torch
+            >>> from partial_adaptive import Padam
+            >>> weight = torch.nn.Parameter(torch.ones(4))
+            >>> optimizer = Padam([weight], lr=0.1, partial=1 / 2)
+            >>> (3 * weight).sum().backward()
+            >>> metrics = optimizer.metrics()
+            >>> metrics.grad_norm, round(metrics.update_norm, 6), metrics.groups[0].eps_floor
+            (6.0, 0.2, 0.0)
+        """
+        return metrics_of(self.param_groups, self.state, self.recipe_of)
+
+    @property
+    def skipped(self) -> int:
+        """How many steps have been skipped: with `skip_nonfinite`, or as `found_inf` said.
+
+        The count is on the device, which reading it waits for. Pickle and deepcopy keep it; `state_dict`, in torch's
+        format, has no place for it.
+        """
+        return self._skips.count
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -323,7 +360,7 @@ class PartialAdaptiveOptimizer(Optimizer):
                 group.setdefault(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"recipe": self.recipe}
+        return super().__getstate__() | {"recipe": self.recipe, "_skips": self._skips}
 
 
 class _Roles:

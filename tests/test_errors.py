@@ -70,6 +70,7 @@ BAD: dict[str, list[Any]] = {
     "state_dtype": [torch.int64, "float32", float, {"exp_avg": "4bit"}, {0: None}, [["exp_avg"]], ("8bit",)],
     "rounding": ["up", None, True],
     "rounding_seed": [-1, 2**32, 0.5, True, None],
+    "skip_nonfinite": [None, 1],
 }
 TABLE = {**HYPERPARAMETERS, **OWN}
 NUMBERS = ("lr", "partial", "eps", "weight_decay", "alpha", "rho", "momentum", "momentum_decay", "lr_decay")

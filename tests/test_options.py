@@ -205,8 +205,9 @@ def test_off_by_default(name: str) -> None:
 
 
 def test_options_are_typed() -> None:
-    """The keywords that type checkers know are those that the stages declare, two of decay and two of rounding."""
-    assert Options.__optional_keys__ == OWN.keys() | {"peak_lr", "cautious_weight_decay", "rounding", "rounding_seed"}
+    """The keywords that type checkers know are those that the stages declare, and those that concern no stage."""
+    others = {"peak_lr", "cautious_weight_decay", "rounding", "rounding_seed", "skip_nonfinite"}
+    assert Options.__optional_keys__ == OWN.keys() | others
     assert not Options.__required_keys__
 
 

@@ -1,6 +1,7 @@
 """Run the Triton kernels of every elementwise member on the CPU; needs TRITON_INTERPRET=1 before Triton is imported."""
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -28,8 +29,25 @@ def train(
     return [param.detach() for param in params]
 
 
+def check_bad_steps(names: list[str]) -> None:
+    """Check that the kernels of every member leave all as it is where a gradient is not finite, and count on after."""
+    for name in names:
+        params = [Parameter(torch.ones(shape)) for shape in [(3,), (), (0,), (1100,)]]
+        optimizer = create(name, params, fused=True, capturable=True, skip_nonfinite=True)
+        for bad in (math.nan, None, math.inf, None):
+            for param in params:
+                param.grad = torch.full_like(param, 0.5 if bad is None else bad)
+            tensors = [value for state in optimizer.state.values() for value in state.values()]
+            before = [tensor.clone() for tensor in (*params, *tensors)]
+            optimizer.step()
+            kept = all(torch.equal(*both) for both in zip(before, (*params, *tensors), strict=True))
+            assert kept == (bad is not None), name
+        assert optimizer.skipped == 2
+        assert {state["step"].item() for state in optimizer.state.values()} == {2.0}
+
+
 def main() -> None:
-    """Compare with the other modes, and check that infinite gradients are skipped."""
+    """Compare with the other modes, and check that steps with infinite gradients are skipped."""
     launch.LANGUAGES = {"cpu": triton}
     names = [name for name, member in MEMBERS.items() if member.elementwise]
     for name, options, dtype in itertools.product(names, OPTIONS, (torch.float32, torch.float64)):
@@ -56,6 +74,7 @@ def main() -> None:
         assert torch.equal(param, before) == bool(found_inf)
     torch.testing.assert_close(param.detach(), torch.full((3,), 0.9), rtol=1e-6, atol=0)
     assert optimizer.state[param]["step"] == 1
+    check_bad_steps(names)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from operator import contains, itemgetter
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from partial_adaptive.execution.staging import Row
@@ -96,6 +97,32 @@ class Unit:
     def counters(self) -> list[Tensor]:
         """The counts that this step advances."""
         return counters_of(self.states, self.rule)
+
+    def some(self, positions: Sequence[int]) -> "Unit":
+        """Some of the parameters, in this order."""
+        if len(positions) == len(self):
+            return self
+        inside = {i: k for k, i in enumerate(positions)}
+        rounds = [[inside[i] for i in members if i in inside] for members in self.rounds]
+        return replace(
+            self,
+            params=pick(self.params, positions),
+            states=pick(self.states, positions),
+            columns={name: pick(column, positions) for name, column in self.columns.items()},
+            rounds=[members for members in rounds if members],
+            places=None,
+        )
+
+    def copied(self, positions: Sequence[int], *, blank: bool) -> "Unit":
+        """Some of the parameters in memory of their own, with gradients of 0 where `blank`."""
+        copies = {name: [column[i].detach().clone() for i in positions] for name, column in self.columns.items()}
+        if blank:
+            copies["grad"] = [*map(torch.zeros_like, copies["grad"])]
+        states = [
+            {name: value.clone() if isinstance(value, Tensor) else value for name, value in self.states[i].items()}
+            for i in positions
+        ]
+        return replace(self, params=copies["param"], states=states, columns=copies, rounds=[range(len(positions))])
 
 
 class Prepared(Protocol):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
-from partial_adaptive.execution.staging import Row, decoded, local, pieces, settled
+from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered
+from partial_adaptive.execution.staging import Row, decoded, locals_of, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
 from partial_adaptive.rules.matrix_power import widened
@@ -24,6 +25,8 @@ def scale_of(
 ) -> Tensor | None:
     """The scale s of a parameter's next step, of its shape (complex ones as pairs); None where there is none.
 
+    Of a distributed parameter it is one, too, and placed as that.
+
     Args:
         param: the parameter.
         group: its param group.
@@ -34,9 +37,9 @@ def scale_of(
     if param.grad is None or isinstance(rule.second_moment, Null):
         return None
     with torch.no_grad():
-        row, hyper = _next(param, group, table, state, rule, whole=False)
+        row, hyper = next_of(param, group, table, state, rule)
         scale = rule.scale(row.param, row.grad, hyper, row.slots)
-        return None if scale is None else scale.expand(row.param.shape)
+        return None if scale is None else _as(scale.expand(row.param.shape), param, rule)
 
 
 @dataclass(frozen=True)
@@ -65,47 +68,61 @@ def step_length_of(
 ) -> StepLength:
     """How far the next step of a parameter that has a gradient goes; see `scale_of` for the arguments."""
     with torch.no_grad():
-        row, hyper = _next(param, group, table, state, rule, whole=rule.needs is Needs.TENSOR)
+        row, hyper = next_of(param, group, table, state, rule)
         direction, _ = rule.direction(row.param, row.grad, hyper, row.slots)
         x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
         # Squares of float32 leave its range long before the step does.
         square = widened(x).square().sum()
-        return StepLength(rule, hyper, math.sqrt(_total(square, param).item()))
+        return StepLength(rule, hyper, math.sqrt(total(square, param, rule).item()))
 
 
-def _next(
-    param: Tensor,
-    group: Mapping[str, Any],
-    table: Mapping[str, Hyperparameter],
-    state: State,
-    rule: Rule,
-    *,
-    whole: bool,
-) -> tuple[Row, Hyper]:
-    """Copies of a parameter's tensors as its next step sees them, whole or what is here of them, and its numbers."""
+def alone(
+    param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
+) -> Unit:
+    """A parameter by itself as its next step finds it, the step counted, with copies of its state; see `scale_of`.
+
+    It is whole where the rule must see whole tensors, and otherwise what is here of it.
+    """
     assert param.grad is not None
     copied = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
     copied |= additions(copied, param, group, rule)
-    unit = Unit(rule, group, table, [param], [copied], {}, [[0]])
+    names = ["param", "grad", *entries(rule, param)]
+    tensors = [param, *placed([param], [param.grad]), *(copied[name] for name in names[2:])]
+    seen = gathered if rule.needs is Needs.TENSOR else locals_of
+    columns = {name: [tensor] for name, tensor in zip(names, seen(tensors), strict=True)}
+    unit = Unit(rule, group, table, [param], [copied], columns, [[0]])
     for counter in unit.counters():
         advance([counter])
-    grad = param.grad.to_dense() if param.grad.is_sparse else param.grad
-    here = (lambda tensor: tensor) if whole else local
-    row = Row(
-        here(param), settled(here(grad)), {name: here(copied[name]) for name in entries(rule, param)}, rule.rounding
-    )
+    return unit
+
+
+def next_of(
+    param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
+) -> tuple[Row, Hyper]:
+    """A parameter's tensors as the rule sees them in its next step, the state copied, and the numbers of the step."""
+    unit = alone(param, group, table, state, rule)
+    row = unit.row(0)
+    row = row.but(grad=settled(row.grad.to_dense() if row.grad.is_sparse else row.grad))
     row, _ = decoded(rule, param, row, step=0)
     ((staged, _),) = pieces(row, split=False)
     return staged, unit.hyper([0])
 
 
-def _total(square: Any, param: Any) -> Any:
-    """The sum of a number over the shards of a distributed parameter; of any other itself."""
-    if not hasattr(param, "placements"):
-        return square
+def _as(scale: Tensor, param: Any, rule: Rule) -> Tensor:
+    """What has been computed of a parameter, distributed as that is."""
+    if not is_distributed(param):
+        return scale
+    if rule.needs is Needs.TENSOR:
+        return scattered(scale.contiguous(), param)
+    return of_parts(scale, param, torch.Size((*param.shape, 2)) if param.is_complex() else param.shape)
+
+
+def total(numbers: Tensor, param: Any, rule: Rule) -> Tensor:
+    """Sums over what is here of a parameter, as sums over all of it, where that is not the same."""
+    if not is_distributed(param) or rule.needs is Needs.TENSOR:
+        return numbers
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    if not isinstance(square, DTensor):
-        parts = [Partial() if placement.is_shard() else Replicate() for placement in param.placements]
-        square = DTensor.from_local(square, param.device_mesh, parts)
-    return square.full_tensor()
+    mesh = param.device_mesh
+    parts = [Replicate() if placement.is_replicate() else Partial() for placement in param.placements]
+    return DTensor.from_local(numbers.to(mesh.device_type), mesh, parts, run_check=False).full_tensor()

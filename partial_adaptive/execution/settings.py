@@ -117,6 +117,16 @@ def rule_of(recipe: Recipe, group: Mapping[str, Any]) -> Rule:
     return recipe.rule(group, scaled=isinstance(partial, Tensor) or partial != 0)
 
 
+def on_device(group: Group, settings: Settings) -> tuple[Group, Settings]:
+    """A group of which a step may be taken back on another device than the CPU: with `capturable`, unless it is fused.
+
+    Only the device knows then how many steps there have been.
+    """
+    if group["capturable"] or group["fused"] or all(param.is_cpu for param in group["params"]):
+        return group, settings
+    return {**group, "capturable": True}, replace(settings, key=(settings.key, "on_device"))
+
+
 _ADDED = "a group gets its member's hyperparameters by add_param_group, and cannot change its member later"
 
 

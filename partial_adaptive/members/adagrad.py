@@ -52,7 +52,7 @@ class PartialAdagrad(PartialAdaptiveOptimizer, member="partial_adagrad"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -125,7 +125,7 @@ class PartialRMSprop(PartialAdaptiveOptimizer, member="partial_rmsprop"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -202,7 +202,7 @@ class PartialAdadelta(PartialAdaptiveOptimizer, member="partial_adadelta"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

@@ -53,7 +53,7 @@ class Padam(PartialAdaptiveOptimizer, member="padam"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -130,7 +130,7 @@ class PartialAdam(PartialAdaptiveOptimizer, member="partial_adam"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -205,7 +205,7 @@ class PartialNAdam(PartialAdaptiveOptimizer, member="partial_nadam"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -280,7 +280,7 @@ class PartialAdaMax(PartialAdaptiveOptimizer, member="partial_adamax"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -352,7 +352,7 @@ class PartialAdaBelief(PartialAdaptiveOptimizer, member="partial_adabelief"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -425,7 +425,7 @@ class PartialYogi(PartialAdaptiveOptimizer, member="partial_yogi"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

@@ -53,7 +53,7 @@ class PartialMuon(PartialAdaptiveOptimizer, member="partial_muon"):
             a floating-point torch.dtype, '8bit', None, or a dict of these by slot, '*' for all others (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

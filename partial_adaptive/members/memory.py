@@ -54,7 +54,7 @@ class PartialAdamMini(PartialAdaptiveOptimizer, member="partial_adam_mini"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -129,7 +129,7 @@ class PartialAdafactor(PartialAdaptiveOptimizer, member="partial_adafactor"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.
@@ -205,7 +205,7 @@ class PartialSM3(PartialAdaptiveOptimizer, member="partial_sm3"):
             description; it must be a frozen dataclass of plain values, tensors and other sets (default: None).
         **options: what every member takes, off by default, see `Options`: `normalize_gradient`, `agc`, `clip_rms`,
             `trust_ratio`, `momentum_after`, `nesterov_after`, `cautious`, `peak_lr`, `cautious_weight_decay`,
-            `rounding`, `rounding_seed`.
+            `rounding`, `rounding_seed`, `skip_nonfinite`.
 
     Raises:
         ValueError: where an argument is out of its range, or two modes exclude each other.

@@ -233,6 +233,9 @@ HYPERPARAMETERS: Mapping[str, Hyperparameter] = {
         "what is lost kept in the state",
     ),
     "rounding_seed": whole(0, 0, 2**32 - 1, meaning="the seed of stochastic rounding"),
+    "skip_nonfinite": flag(
+        False, meaning="skip the whole step, of all param groups, where a gradient of this one is NaN or infinite"
+    ),
 }
 
 # What `Hyper`, or a param group, has under these names is something else than a hyperparameter.
@@ -244,8 +247,8 @@ NUMBERS = frozenset(_TAKEN.split())
 MODES = ("foreach", "fused", "capturable", "differentiable")
 DECAY = ("weight_decay", "decoupled_weight_decay", "peak_lr", "cautious_weight_decay")
 STORAGE = ("state_dtype", "rounding", "rounding_seed")
-COMMON = ("lr", "partial", "beyond_half", *DECAY, "maximize", *MODES, *STORAGE)
-SHARED = ("maximize", *MODES, "state_dtype", "rounding", "rounding_seed")  # one for all members of an optimizer
+COMMON = ("lr", "partial", "beyond_half", *DECAY, "maximize", *MODES, *STORAGE, "skip_nonfinite")
+SHARED = ("maximize", *MODES, *STORAGE, "skip_nonfinite")  # one for all members of an optimizer
 EXCLUSIVE = (("foreach", "differentiable"), ("fused", "differentiable"), ("fused", "foreach"))
 
 

@@ -71,6 +71,8 @@ class Options(TypedDict, total=False):
         rounding: how parameters in bfloat16 and float16 are rounded: to the nearest, at random without bias, or with
             what is lost kept in the state; 'nearest', 'stochastic' or 'kahan' (default: 'nearest').
         rounding_seed: the seed of stochastic rounding; a whole number in [0, 4294967295] (default: 0).
+        skip_nonfinite: skip the whole step, of all param groups, where a gradient of this one is NaN or infinite; True
+            or False (default: False).
 
     Example:
         >>> import torch
@@ -89,3 +91,4 @@ class Options(TypedDict, total=False):
     cautious_weight_decay: bool
     rounding: RoundingMode
     rounding_seed: int
+    skip_nonfinite: bool

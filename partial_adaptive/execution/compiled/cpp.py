@@ -88,6 +88,8 @@ class Kernel:
         RuntimeError: where there is no C++ compiler, or it fails.
     """
 
+    masks = False  # whether it reads `found_inf` itself
+
     def __init__(self, program: Program, dtypes: Mapping[str, torch.dtype]) -> None:
         self.program = program
         self.numbers = program.numbers

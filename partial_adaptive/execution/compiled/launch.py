@@ -95,6 +95,7 @@ class PreparedLaunches:
         self._launches = launches
         self._rounds = rounds
         self._others = others
+        self._waits = bool(others) or not all(launch.masks for launch in launches)
 
     def ready(self, unit: Unit) -> Task | None:
         """Read all addresses."""
@@ -105,7 +106,7 @@ class PreparedLaunches:
             calls.append(_looped(unit, self._others))
 
         def run() -> None:
-            if unit.found_inf is not None and (unit.found_inf.is_cpu or self._others) and unit.found_inf.item():
+            if unit.found_inf is not None and self._waits and unit.found_inf.item():
                 return
             for call in calls:
                 call()
@@ -125,6 +126,7 @@ class Launch:
 
     def __init__(self, kernel: Any, unit: Unit, positions: Sequence[int], captured: list[Any]) -> None:
         self._kernel = kernel
+        self.masks: bool = kernel.masks  # whether the kernel itself can skip a step
         self._locate = LANGUAGES[unit.columns["param"][positions[0]].device.type].locate
         self._positions = positions
         self._names = list(kernel.program.elements)
@@ -206,14 +208,9 @@ def _significant(tensor: Tensor, strides: Sequence[int]) -> list[int]:
 
 def _looped(unit: Unit, positions: Sequence[int]) -> Task:
     """The step of some parameters, one after the other."""
-    columns = {name: [column[i] for i in positions] for name, column in unit.columns.items()}
+    part = unit.some(positions)
     if unit.grad_scale is not None:
-        columns["grad"] = [grad / unit.grad_scale for grad in columns["grad"]]
-    part = replace(
-        unit,
-        params=[unit.params[i] for i in positions],
-        states=[unit.states[i] for i in positions],
-        columns=columns,
-        rounds=[range(len(positions))],
-    )
+        part = replace(
+            part, columns={**part.columns, "grad": [grad / unit.grad_scale for grad in part.columns["grad"]]}
+        )
     return Loop().prepare(part).ready(part)

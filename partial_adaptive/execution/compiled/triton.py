@@ -82,7 +82,7 @@ class Mail:
         self._spares = spare if device.type == "cuda" else 0
         self._captured = captured
         self._spare: list[Tensor] = []
-        self._values: Sequence[float] | None = None
+        self._sent: Sequence[float] | None = None
         self._copy: Tensor | None = None
 
     def send(self, values: Sequence[float], *, capturing: bool) -> Tensor:
@@ -94,8 +94,8 @@ class Mail:
             return copy
         while len(self._spare) < self._spares:
             self._spare.append(self._host())
-        if self._copy is None or values != self._values:
-            self._copy, self._values = self._post(self._host(), values), list(values)
+        if self._copy is None or values != self._sent:
+            self._copy, self._sent = self._post(self._host(), values), list(values)
         return self._copy
 
     def _post(self, host: Tensor, values: Sequence[float]) -> Tensor:
@@ -165,6 +165,8 @@ class Kernel:
     Raises:
         RuntimeError: where Triton is not installed.
     """
+
+    masks = True  # whether it reads `found_inf` itself
 
     def __init__(self, program: Program, dtypes: Mapping[str, torch.dtype]) -> None:
         self.program = program

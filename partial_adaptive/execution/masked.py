@@ -1,0 +1,95 @@
+"""A step that is taken back on the device where it is a bad one, whichever of torch's own operations take it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from partial_adaptive.execution.backend import Backend, Prepared, Task, Unit
+from partial_adaptive.execution.staging import limit_of
+from partial_adaptive.execution.state import AGE, State, scalars_of
+
+
+def prepare_masked(backend: Backend, unit: Unit) -> "PreparedMasked":
+    """What a backend prepares, for units that are to stay as they are where their `found_inf` is not 0.
+
+    They are updated a few parameters at a time, so that what is kept of them stays small.
+
+    Args:
+        backend: one that keeps no addresses.
+        unit: the parameters as they look now.
+    """
+    parts = [(positions, backend.prepare(unit.some(positions))) for positions in _portions(unit)]
+    return PreparedMasked(parts)
+
+
+@dataclass(frozen=True)
+class PreparedMasked:
+    """What is remembered: which positions come together, and what the backend has prepared for them."""
+
+    parts: Sequence[tuple[Sequence[int], Prepared]]
+
+    def ready(self, unit: Unit) -> Task:
+        """There is nothing that could have changed."""
+        return lambda: self._run(unit)
+
+    def _run(self, unit: Unit) -> None:
+        assert unit.found_inf is not None
+        masks: dict[torch.device, Tensor] = {}
+        for positions, prepared in self.parts:
+            part = unit.some(positions)
+            device = part.params[0].device
+            if device not in masks:
+                masks[device] = unit.found_inf.to(device) != 0
+            mask = masks[device]
+            # A rule may raise an error for what is not finite, and autograd would carry it through the mask.
+            grads = [_without(grad, mask) for grad in part.columns["grad"]]
+            part = replace(part, columns={**part.columns, "grad": grads})
+            params = [param.clone() for param in part.params]
+            states = [{name: state[name].clone() for name in _changing(part, state)} for state in part.states]
+            run = prepared.ready(part)
+            assert run is not None, "what keeps no addresses is ready"
+            run()
+            _take_back(part, mask, params, states)
+
+
+def _take_back(part: Unit, mask: Tensor, params: Sequence[Tensor], states: Sequence[State]) -> None:
+    """Bring back earlier values of the parameters and their state where the mask is set."""
+    replaced = part.columns.keys() if part.group["differentiable"] else ()
+    for param, before in zip(part.params, params, strict=True):
+        param.copy_(torch.where(mask, before, param))
+    for state, earlier in zip(part.states, states, strict=True):
+        for name, before in earlier.items():
+            value = torch.where(mask, before, state[name])
+            if name in replaced:
+                state[name] = value
+            else:
+                with torch.no_grad():
+                    state[name].copy_(value)
+
+
+def _changing(unit: Unit, state: State) -> list[str]:
+    """Names of the entries of a state that a step changes."""
+    return [name for name in (*scalars_of(unit.rule), AGE, *unit.columns) if name in state]
+
+
+def _without(grad: Tensor, mask: Tensor) -> Tensor:
+    """The gradient, and zeros where the mask is set."""
+    if not grad.is_sparse:
+        return grad.masked_fill(mask, 0.0)
+    values, coalesced = grad._values().masked_fill(mask, 0.0), grad.is_coalesced()
+    return torch.sparse_coo_tensor(grad._indices(), values, grad.shape, is_coalesced=coalesced, check_invariants=False)
+
+
+def _portions(unit: Unit) -> Iterator[Sequence[int]]:
+    """The positions, in order, in lists of bounded size."""
+    portion: list[int] = []
+    size = 0
+    for i, param in enumerate(unit.columns["param"]):
+        if portion and (size + param.nbytes > limit_of(param) or param.device != unit.params[portion[0]].device):
+            yield portion
+            portion, size = [], 0
+        portion.append(i)
+        size += param.nbytes
+    yield portion
