@@ -1,14 +1,14 @@
 """The base class of the family: what torch.optim calls an optimizer, for any second moment and any numerator."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
-from partial_adaptive.execution import loading, scales
+from partial_adaptive.execution import dynamo, loading, scales
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.settings import rule_of
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, SHARED, complete, nearest, validated
@@ -121,6 +121,7 @@ class PartialAdaptiveOptimizer(Optimizer):
     def _start_planning(self) -> None:
         self._roles = _Roles(self.recipe, self._members)
         self._planner = Planner(self._roles.recipe_of, self._roles.foreign)
+        self._lowered: list[dynamo.Lowered] = []
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The stages of a param group: the optimizer's own, or those of the member that it names.
@@ -189,19 +190,38 @@ class PartialAdaptiveOptimizer(Optimizer):
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
+            if torch.compiler.is_dynamo_compiling():
+                tensors: list[Tensor] = []
+                key = self._init_group(tensors)
+                dynamo.update(key, tensors, dynamo.numbers_of(self.param_groups))
+                return loss
             scaling = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-            with self._exactly():
+            with dynamo.without_autocast({*self._device_types()}):
                 for task in self._planner.plan(self.param_groups, self.state, *scaling):
                     task()
         return loss
 
-    def _exactly(self) -> ExitStack:
-        """A context in which no autocast, of the training loop's, makes matrix products less precise than they are."""
-        stack = ExitStack()
-        for kind in {group["params"][0].device.type for group in self.param_groups if group["params"]}:
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        return stack
+    def _device_types(self) -> list[str]:
+        return [group["params"][0].device.type for group in self.param_groups if group["params"]]
+
+    def _patch_step_function(self) -> None:
+        """Put around `step` what torch.optim does, and what `torch.compile` needs around that."""
+        cls = type(self)
+        if not getattr(cls.step, "hooked", False):
+            cls.step = dynamo.entered(cls.step)
+        super()._patch_step_function()
+
+    def _init_group(self, tensors: list[Tensor] | None) -> int:
+        """Make what a step needs; called by Dynamo where a step becomes part of a graph (`execution/dynamo.py`)."""
+        try:
+            units = self._planner.units(self.param_groups, self.state)
+        except (RuntimeError, TypeError, ValueError):  # which is raised again where the step then runs
+            return dynamo.NOWHERE
+        lowered = dynamo.lowered(units, self.param_groups)
+        if lowered is None or tensors is None:
+            return dynamo.NOWHERE if lowered is None else 0
+        self._lowered.append(lowered)
+        return dynamo.enter_graph(lowered, units, tensors)
 
     def scale_of(self, param: Tensor) -> Tensor | None:
         """The scale s by which `step` would now divide the numerator of a parameter (its power s^(2p), precisely).

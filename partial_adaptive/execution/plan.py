@@ -190,6 +190,21 @@ class Planner:
         self._plans = plans
         return [*commits, *tasks]
 
+    def units(self, groups: Sequence[Group], state: MutableMapping[Tensor, State]) -> list[tuple[Prepared, Unit]]:
+        """What a graph of `torch.compile` is made of: the units of a step, planned anew, their state committed."""
+        units: list[tuple[Prepared, Unit]] = []
+        commits: list[Task] = []
+        for group, settings in self.reader.read(groups):
+            params, grads = _with_gradients(group["params"])
+            if params:
+                step = Step(groups, group, settings, params, grads, None, None)
+                plan, unit = self._prepared(self._checked(step, state, commits))
+                units.append((plan.prepared, unit))
+                commits += self._resting(step, unit)
+        for commit in commits:
+            commit()
+        return units
+
     def _capturing(self, step: Step) -> bool:
         """Whether the step is being recorded into a CUDA graph."""
         if not torch.cuda.is_initialized() or not any(map(is_capturing, {param.device for param in step.params})):
