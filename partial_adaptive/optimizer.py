@@ -11,6 +11,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 from partial_adaptive.execution import dynamo, loading, scales
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.settings import rule_of
+from partial_adaptive.execution.staging import without_autocast
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, SHARED, complete, nearest, validated
 from partial_adaptive.rules.numerators import Gradient, Momentum
 from partial_adaptive.rules.options import AFTER, BEFORE
@@ -121,7 +122,7 @@ class PartialAdaptiveOptimizer(Optimizer):
     def _start_planning(self) -> None:
         self._roles = _Roles(self.recipe, self._members)
         self._planner = Planner(self._roles.recipe_of, self._roles.foreign)
-        self._lowered: list[dynamo.Lowered] = []
+        self._tracer = dynamo.Tracer(self._planner)
 
     def recipe_of(self, group: Mapping[str, Any]) -> Recipe:
         """The stages of a param group: the optimizer's own, or those of the member that it names.
@@ -191,12 +192,10 @@ class PartialAdaptiveOptimizer(Optimizer):
                 with torch.enable_grad():
                     loss = closure()
             if torch.compiler.is_dynamo_compiling():
-                tensors: list[Tensor] = []
-                key = self._init_group(tensors)
-                dynamo.update(key, tensors, dynamo.numbers_of(self.param_groups))
+                dynamo.trace(self._init_group, self.param_groups)
                 return loss
             scaling = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-            with dynamo.without_autocast({*self._device_types()}):
+            with without_autocast({*self._device_types()}):
                 for task in self._planner.plan(self.param_groups, self.state, *scaling):
                     task()
         return loss
@@ -208,20 +207,12 @@ class PartialAdaptiveOptimizer(Optimizer):
         """Put around `step` what torch.optim does, and what `torch.compile` needs around that."""
         cls = type(self)
         if not getattr(cls.step, "hooked", False):
-            cls.step = dynamo.entered(cls.step)
+            cls.step = dynamo.entered(cls.step)  # type: ignore[method-assign]  # as torch.optim does it
         super()._patch_step_function()
 
-    def _init_group(self, tensors: list[Tensor] | None) -> int:
-        """Make what a step needs; called by Dynamo where a step becomes part of a graph (`execution/dynamo.py`)."""
-        try:
-            units = self._planner.units(self.param_groups, self.state)
-        except (RuntimeError, TypeError, ValueError):  # which is raised again where the step then runs
-            return dynamo.NOWHERE
-        lowered = dynamo.lowered(units, self.param_groups)
-        if lowered is None or tensors is None:
-            return dynamo.NOWHERE if lowered is None else 0
-        self._lowered.append(lowered)
-        return dynamo.enter_graph(lowered, units, tensors)
+    def _init_group(self, tensors: list[Tensor] | None) -> dynamo.Constants:
+        """Prepare a step that is to be part of a graph; Dynamo calls this, see `execution/dynamo.py`."""
+        return self._tracer.prepare(self.param_groups, self.state, tensors)
 
     def scale_of(self, param: Tensor) -> Tensor | None:
         """The scale s by which `step` would now divide the numerator of a parameter (its power s^(2p), precisely).

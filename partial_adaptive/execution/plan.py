@@ -190,16 +190,18 @@ class Planner:
         self._plans = plans
         return [*commits, *tasks]
 
-    def units(self, groups: Sequence[Group], state: MutableMapping[Tensor, State]) -> list[tuple[Prepared, Unit]]:
-        """What a graph of `torch.compile` is made of: the units of a step, planned anew, their state committed."""
-        units: list[tuple[Prepared, Unit]] = []
+    def units(
+        self, groups: Sequence[Group], state: MutableMapping[Tensor, State], others: Sequence[Mapping[str, Any]]
+    ) -> list[tuple[int, Prepared, Unit]]:
+        """What a graph of `torch.compile` is made of: each group's units, planned anew, with their state committed."""
+        units: list[tuple[int, Prepared, Unit]] = []
         commits: list[Task] = []
-        for group, settings in self.reader.read(groups):
+        for index, group, settings in self.reader.apart(groups, others):
             params, grads = _with_gradients(group["params"])
             if params:
                 step = Step(groups, group, settings, params, grads, None, None)
                 plan, unit = self._prepared(self._checked(step, state, commits))
-                units.append((plan.prepared, unit))
+                units.append((index, plan.prepared, unit))
                 commits += self._resting(step, unit)
         for commit in commits:
             commit()
