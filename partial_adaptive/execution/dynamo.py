@@ -25,7 +25,7 @@ from torch.optim.optimizer import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from partial_adaptive.execution.backend import Prepared, Unit
-from partial_adaptive.execution.plan import Planner
+from partial_adaptive.execution.plan import Planner, copied
 from partial_adaptive.execution.staging import is_lazy, without_autocast
 from partial_adaptive.execution.state import AGE, State, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
@@ -35,7 +35,7 @@ from partial_adaptive.rules.stage import Needs
 REASON = (
     "a step of this optimizer runs outside of torch.compile, with a graph break around it, which fullgraph=True does "
     "not allow: take fullgraph=False, or make the optimizer with capturable=True, with which its step is part of the "
-    "graph (but not with fused or differentiable, nor of tensors that are distributed, sparse or share memory)"
+    "graph (but not with fused, differentiable or coded state, nor if tensors are distributed, sparse or share memory)"
 )
 
 Group = Mapping[str, Any]
@@ -257,6 +257,7 @@ def _lower(units: Sequence[Planned], groups: Sequence[Group], tables: Sequence[T
         slots = [name for name in unit.columns if name not in ("param", "grad")]
         wanted = [*slots, *scalars_of(unit.rule), AGE]
         names = [[name for name in wanted if name in state] for state in unit.states]
+        _rehearse(prepared, unit)
         template = templates[index] | {"rounding": unit.group["rounding"]}
         parts.append(Part(index, prepared, unit.rule, template, unit.table, slots, names))
     return Lowered(parts, templates, tuple(map(_layout, templates)))
@@ -296,11 +297,19 @@ def elements(group: Group, names: Sequence[str]) -> list[Any]:
 
 
 def _is_traceable(unit: Unit) -> bool:
-    """Whether the tensors are as a graph has them: plain ones, each with memory of its own."""
-    modes = ("fused", "differentiable")
-    if unit.places is None or len(unit.rounds) > 1 or any(unit.group[mode] for mode in modes):
+    """Whether a graph can do it: by torch's own operations, on plain tensors each of which has its own memory."""
+    group = unit.group
+    if not group["capturable"] or group["fused"] or group["differentiable"] or unit.rule.coded:
         return False
-    return unit.group["capturable"] and not any(grad.is_sparse or is_lazy(grad) for grad in unit.columns["grad"])
+    apart = unit.places is not None and len(unit.rounds) == 1
+    return apart and not any(grad.is_sparse or is_lazy(grad) for grad in unit.columns["grad"])
+
+
+def _rehearse(prepared: Prepared, unit: Unit) -> None:
+    """Take the step on copies: what a rule calculates of numbers once and keeps, it cannot calculate while traced."""
+    run = prepared.ready(copied(unit, *range(len(unit))))
+    assert run is not None, "a plan of torch's own operations is always ready"
+    run()
 
 
 def _template(group: Group, names: Sequence[str]) -> dict[str, Any]:

@@ -409,7 +409,7 @@ class Planner:
             differentiable = backend is self._differentiable
             key = (static(anywhere, unit.table), param.shape, param.dtype, backend)
             if key not in tried:
-                copy = _copy(unit, i)
+                copy = copied(unit, i)
                 grad = copy.columns["grad"][0]
                 before = version_of(grad)
                 self._loop.prepare(copy).ready(copy)()
@@ -417,7 +417,7 @@ class Planner:
                     names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
                     raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
                 if backend is not self._loop:
-                    copy = _copy(unit, i) if differentiable else _copy(unit, i, i)
+                    copy = copied(unit, i) if differentiable else copied(unit, i, i)
                     ready = backend.prepare(copy).ready(copy)
                     assert ready is not None, "what has just been prepared is ready"
                     ready()
@@ -436,7 +436,7 @@ def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     return [param for param, _ in found], [grad for _, grad in found]
 
 
-def _copy(unit: Unit, *positions: int) -> Unit:
+def copied(unit: Unit, *positions: int) -> Unit:
     """Some parameters of a unit, on their own and in memory of their own."""
     copies = {name: [column[i].detach().clone() for i in positions] for name, column in unit.columns.items()}
     states = [
