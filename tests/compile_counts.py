@@ -4,8 +4,10 @@
 """
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -79,14 +81,19 @@ def whole(params: Sequence[Parameter], optimizer: Optimizer | None) -> Train:
     return train
 
 
+@cache
+def breaks_without() -> frozenset[str]:
+    """Those of a training step that are not the optimizer's."""
+    return counted(whole(parameters(SHAPES), None)).breaks
+
+
 def counts_of(make: Callable[..., Optimizer], **mode: Any) -> tuple[Counts, Counts]:
     """Of a training step, with the breaks that the optimizer adds, and of `step` alone."""
     params = parameters(SHAPES)
-    without = counted(whole(params, None))
     step = counted(whole(params, make(params, **mode)))
     for index, param in enumerate(params):
         param.grad = gradient(param, 0, index)
-    return Counts(step.graphs, step.breaks - without.breaks), counted(make(params, **mode).step)
+    return Counts(step.graphs, step.breaks - breaks_without()), counted(make(params, **mode).step)
 
 
 def set_numbers(optimizer: Optimizer, step: int) -> None:
@@ -137,4 +144,4 @@ def table() -> str:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    print(table())
+    sys.stdout.write(f"{table()}\n")
