@@ -130,7 +130,7 @@ def recompiled(optimizer: Optimizer, steps: int = STEPS) -> int:
 def table() -> str:
     """Rows (mode, for ours and Adam's: graphs and breaks of a training step and of `step`, recompilations)."""
     lines = [
-        "| mode | | graphs, whole step | breaks of the optimizer | graphs, `step` | breaks | recompilations |",
+        "| mode | | graphs, training step | breaks of the optimizer | graphs, `step` | breaks | recompilations |",
         "| :--- | :--- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, mode in MODES.items():

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from operator import contains, itemgetter
 from typing import Any, Protocol, TypeVar
@@ -51,6 +51,15 @@ class Unit:
 
     def __len__(self) -> int:
         return len(self.params)
+
+    def copied(self, *positions: int) -> "Unit":
+        """Some of the parameters, on their own and in memory of their own."""
+        copies = {name: [column[i].detach().clone() for i in positions] for name, column in self.columns.items()}
+        states = [
+            {name: value.clone() if isinstance(value, Tensor) else value for name, value in self.states[i].items()}
+            for i in positions
+        ]
+        return replace(self, params=copies["param"], states=states, columns=copies, rounds=[range(len(positions))])
 
     def row(self, i: int) -> Row:
         """The tensors of one parameter."""

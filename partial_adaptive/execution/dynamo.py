@@ -25,7 +25,7 @@ from torch.optim.optimizer import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from partial_adaptive.execution.backend import Prepared, Unit
-from partial_adaptive.execution.plan import Planner, copied
+from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.staging import is_lazy, without_autocast
 from partial_adaptive.execution.state import AGE, State, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
@@ -105,7 +105,7 @@ def update(key: int, tensors: Sequence[Tensor], inputs: Sequence[Sequence[Tensor
             run = part.prepared.ready(unit)
             assert run is not None, "a plan of torch's own operations is always ready"
             run()
-    return torch.empty(0)  # Dynamo expects a tensor
+    return torch.empty(0, device="cpu")  # Dynamo expects a tensor
 
 
 class _Multiplied(TorchFunctionMode):
@@ -307,7 +307,7 @@ def _is_traceable(unit: Unit) -> bool:
 
 def _rehearse(prepared: Prepared, unit: Unit) -> None:
     """Take the step on copies: what a rule calculates of numbers once and keeps, it cannot calculate while traced."""
-    run = prepared.ready(copied(unit, *range(len(unit))))
+    run = prepared.ready(unit.copied(*range(len(unit))))
     assert run is not None, "a plan of torch's own operations is always ready"
     run()
 

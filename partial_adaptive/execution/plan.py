@@ -9,7 +9,7 @@ What a step adds to the state is committed once all groups are planned.
 import functools
 from array import array
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import attrgetter, contains, is_not, itemgetter
 from typing import Any, cast
@@ -409,7 +409,7 @@ class Planner:
             differentiable = backend is self._differentiable
             key = (static(anywhere, unit.table), param.shape, param.dtype, backend)
             if key not in tried:
-                copy = copied(unit, i)
+                copy = unit.copied(i)
                 grad = copy.columns["grad"][0]
                 before = version_of(grad)
                 self._loop.prepare(copy).ready(copy)()
@@ -417,7 +417,7 @@ class Planner:
                     names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
                     raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
                 if backend is not self._loop:
-                    copy = copied(unit, i) if differentiable else copied(unit, i, i)
+                    copy = unit.copied(i) if differentiable else unit.copied(i, i)
                     ready = backend.prepare(copy).ready(copy)
                     assert ready is not None, "what has just been prepared is ready"
                     ready()
@@ -434,16 +434,6 @@ def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         return params, grads
     found = [(param, grad) for param, grad in zip(params, grads, strict=True) if grad is not None]
     return [param for param, _ in found], [grad for _, grad in found]
-
-
-def copied(unit: Unit, *positions: int) -> Unit:
-    """Some parameters of a unit, on their own and in memory of their own."""
-    copies = {name: [column[i].detach().clone() for i in positions] for name, column in unit.columns.items()}
-    states = [
-        {name: value.clone() if isinstance(value, Tensor) else value for name, value in unit.states[i].items()}
-        for i in positions
-    ]
-    return replace(unit, params=copies["param"], states=states, columns=copies, rounds=[range(len(positions))])
 
 
 def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[State], i: int, added: State) -> None:
