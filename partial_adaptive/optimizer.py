@@ -1,18 +1,19 @@
 """The base class of the family: what torch.optim calls an optimizer, for any second moment and any numerator."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
-from partial_adaptive.execution import loading, scales
+from partial_adaptive.execution import dynamo, loading, scales
 from partial_adaptive.execution.metrics import Metrics, metrics_of
 from partial_adaptive.execution.nonfinite import Skips
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.settings import rule_of
+from partial_adaptive.execution.staging import without_autocast
 from partial_adaptive.rules.hyperparameters import HYPERPARAMETERS, SHARED, complete, nearest, validated
 from partial_adaptive.rules.numerators import Gradient, Momentum
 from partial_adaptive.rules.options import AFTER, BEFORE
@@ -123,6 +124,7 @@ class PartialAdaptiveOptimizer(Optimizer):
     def _start_planning(self) -> None:
         self._roles = _Roles(self.recipe, self._members)
         self._planner = Planner(self._roles.recipe_of, self._roles.foreign)
+        self._tracer = dynamo.Tracer(self._planner)
         if not hasattr(self, "_skips"):
             self._skips = Skips()
 
@@ -193,20 +195,31 @@ class PartialAdaptiveOptimizer(Optimizer):
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
+            if torch.compiler.is_dynamo_compiling():
+                dynamo.trace(self._init_group, self.param_groups)
+                return loss
             verdict = self._skips.verdict(self.param_groups, getattr(self, "found_inf", None))
             scale = getattr(self, "grad_scale", None)
-            with self._exactly():
+            with without_autocast({*self._device_types()}):
                 for task in self._planner.plan(self.param_groups, self.state, scale, verdict):
                     task()
         return loss
 
-    def _exactly(self) -> ExitStack:
-        """A context in which no autocast, of the training loop's, makes matrix products less precise than they are."""
-        stack = ExitStack()
-        for kind in {group["params"][0].device.type for group in self.param_groups if group["params"]}:
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        return stack
+    def _device_types(self) -> list[str]:
+        return [group["params"][0].device.type for group in self.param_groups if group["params"]]
+
+    def _patch_step_function(self) -> None:
+        """Put around `step` what torch.optim does, and what `torch.compile` needs around that."""
+        cls = type(self)
+        if not getattr(cls.step, "hooked", False):
+            cls.step = dynamo.entered(cls.step)  # type: ignore[method-assign]  # as torch.optim does it
+        super()._patch_step_function()
+
+    def _init_group(self, tensors: list[Tensor] | None) -> dynamo.Constants:
+        """Prepare a step that is to be part of a graph; Dynamo calls this, see `execution/dynamo.py`."""
+        if self._skips.verdict(self.param_groups, getattr(self, "found_inf", None)) is not None:
+            return dynamo.NOWHERE
+        return self._tracer.prepare(self.param_groups, self.state, tensors)
 
     def scale_of(self, param: Tensor) -> Tensor | None:
         """The scale s by which `step` would now divide the numerator of a parameter (its power s^(2p), precisely).

@@ -113,7 +113,7 @@ class Unit:
             places=None,
         )
 
-    def copied(self, positions: Sequence[int], *, blank: bool) -> "Unit":
+    def copied(self, positions: Sequence[int], *, blank: bool = False) -> "Unit":
         """Some of the parameters in memory of their own, with gradients of 0 where `blank`."""
         copies = {name: [column[i].detach().clone() for i in positions] for name, column in self.columns.items()}
         if blank:

@@ -205,6 +205,23 @@ class Planner:
             return []
         return [*commits, *tasks]
 
+    def units(
+        self, groups: Sequence[Group], state: MutableMapping[Tensor, State], others: Sequence[Mapping[str, Any]]
+    ) -> list[tuple[int, Prepared, Unit]]:
+        """What a graph of `torch.compile` is made of: each group's units, planned anew, with their state committed."""
+        units: list[tuple[int, Prepared, Unit]] = []
+        commits: list[Task] = []
+        for index, group, settings in self.reader.apart(groups, others):
+            params, grads = _with_gradients(group["params"])
+            if params:
+                step = Step(groups, group, settings, params, grads, None, None)
+                plan, unit = self._prepared(self._checked(step, state, commits))
+                units.append((index, plan.prepared, unit))
+                commits += self._resting(step, unit)
+        for commit in commits:
+            commit()
+        return units
+
     def _capturing(self, step: Step) -> bool:
         """Whether the step is being recorded into a CUDA graph."""
         if not torch.cuda.is_initialized() or not any(map(is_capturing, {param.device for param in step.params})):

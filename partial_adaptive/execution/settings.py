@@ -68,6 +68,15 @@ class Reader:
             merged[key] = (_joined(merged[key][0], group) if key in merged else group, its)
         return list(merged.values())
 
+    def apart(self, groups: Sequence[Group], others: Sequence[Mapping[str, Any]]) -> list[tuple[int, Group, Settings]]:
+        """The same of each group by itself, with its index, and with some other values; the group stays as it is."""
+        _separate(groups)
+        found = []
+        for i, (group, other) in enumerate(zip(groups, others, strict=True)):
+            changed = {**group, **other}
+            found += [(i, part, its) for part, its in self._parts(changed, self._settle(i, changed))]
+        return found
+
     def _parts(self, group: Group, its: Settings) -> list[tuple[Group, Settings]]:
         """A group as those of its parameters that are rounded as it says, and those that are not."""
         others = [i for i, param in enumerate(group["params"]) if group_of(group, param) is not group]

@@ -1,6 +1,7 @@
 """Staging: every kind of parameter as real, dense tensors of one dtype, which is all that the arithmetic knows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from operator import itemgetter, methodcaller
 from typing import Any, NamedTuple, cast
@@ -104,6 +105,19 @@ def is_capturing(device: torch.device) -> bool:
         return False
     with torch.cuda.device(device):
         return torch.cuda.is_current_stream_capturing()
+
+
+def without_autocast(kinds: Iterable[str]) -> ExitStack:
+    """A context in which no autocast, of the training loop's, makes matrix products less precise than they are.
+
+    Args:
+        kinds: of devices.
+    """
+    stack = ExitStack()
+    for kind in kinds:
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
 
 
 def is_dense(tensor: Tensor) -> bool:
