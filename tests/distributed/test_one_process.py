@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from family import in_modes, maker, shaped
+from family import WHOLE, in_modes, maker, shaped
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -157,6 +157,22 @@ def test_state_placed_otherwise(mode: dict[str, Any], mesh: DeviceMesh) -> None:
     ours.state[first]["exp_avg"] = right
     both(optimizers, 1, lambda grad, i: distributed(grad, mesh, i))
     assert_alike(optimizers, "training does not go on")
+
+
+@pytest.mark.parametrize("name", [name for name in WHOLE if shaped(maker(name)([torch.ones(1)]))])
+def test_distributed_state_of_another_shape(name: str, mesh: DeviceMesh) -> None:
+    """State with a shape of its own is a plain tensor; a DTensor in its place is refused by name."""
+    (plain, *_) = parameters(SHAPES)
+    param: Any = Parameter(distributed(plain.detach().clone(), mesh, 0))
+    optimizer = maker(name)([param])
+    param.grad = distributed(gradient(plain, 0), mesh, 0)
+    optimizer.step()
+    key = next(key for key in shaped(optimizer) if optimizer.state[param][key].numel())
+    optimizer.state[param][key] = distribute_tensor(optimizer.state[param][key], mesh, [Replicate()])
+    before = param.full_tensor().clone()
+    with pytest.raises(RuntimeError, match=rf"number 0 .*'{key}'\] a DTensor .*; it must be a plain tensor"):
+        optimizer.step()
+    assert torch.equal(param.full_tensor(), before)
 
 
 @pytest.mark.parametrize("name", list(pa.MEMBERS))
