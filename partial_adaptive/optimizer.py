@@ -212,7 +212,8 @@ class PartialAdaptiveOptimizer(Optimizer):
             param: one of the optimizer's parameters.
 
         Returns:
-            A tensor of the parameter's shape (complex ones as real pairs), in units of |g|, or None.
+            A tensor of the parameter's shape (complex ones as real pairs), in units of |g|, or None. Of a DTensor it is
+            one, placed as that; all processes must ask.
 
         Raises:
             ValueError: where the tensor is not one of the optimizer's parameters.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from partial_adaptive.execution.distributed import is_flattened
 from partial_adaptive.execution.scales import StepLength, step_length_of
 from partial_adaptive.execution.settings import rule_of
 from partial_adaptive.optimizer import PartialAdaptiveOptimizer
@@ -41,8 +42,9 @@ def equivalent_lr(
     Raises:
         TypeError: for an optimizer that is not of the family.
         ValueError: for an exponent that is not allowed, or the wrong number of them.
-        RuntimeError: where a group has no gradients, its update is zero or not finite, or no learning rate does it: the
-            step size of `PartialAdafactor` never exceeds 1/√t.
+        RuntimeError: where a group has no gradients, or has parts of FullyShardedDataParallel's flat parameters; where
+            its update is zero or not finite, or no learning rate does it: the step size of `PartialAdafactor` never
+            exceeds 1/√t.
 
     Example:
         >>> import torch
@@ -115,6 +117,8 @@ class _Group:
         params = [param for param in group["params"] if param.grad is not None]
         if not params:
             raise RuntimeError(f"{self._name} has no parameter with a gradient; call it between backward and zero_grad")
+        if any(map(is_flattened, params)):
+            raise RuntimeError(f"{self._name} has parts of FullyShardedDataParallel's vectors: none has all")
         return [step_length_of(param, group, self._table, self._state.get(param, {}), rule) for param in params]
 
 

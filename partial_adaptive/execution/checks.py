@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from partial_adaptive.execution.distributed import is_distributed, is_flattened, is_partial, layout_of
 from partial_adaptive.execution.staging import is_wrapper
 from partial_adaptive.execution.state import State, entries, misfit
 from partial_adaptive.rules.projection import Constraint
@@ -57,14 +58,16 @@ class Checks:
             raise self.refuse(param, f"has a gradient on {grad.device}, which is not where it is")
         if grad.is_complex() != param.is_complex():
             raise self.refuse(param, f"is of {param.dtype} and has a gradient of {grad.dtype}")
+        self._distribution(param, grad)
         if torch._debug_has_internal_overlap(param) == 1:
             raise self.refuse(param, "is expanded: several of its elements are in one place; update a clone of it")
         if grad.is_sparse:
             self._sparse(param, grad)
         shape = torch.Size((*param.shape, 2)) if param.is_complex() else param.shape
+        opaque = is_wrapper(param) and not is_distributed(param)
         for stage in self._rule.stages:
             reason = stage.refuses(shape)
-            if isinstance(stage, Constraint) and stage.needs is Needs.TENSOR and is_wrapper(param):
+            if isinstance(stage, Constraint) and stage.needs is Needs.TENSOR and opaque:
                 reason = f"it is a {type(param).__name__}, which has to be gathered first"
             if reason:
                 where = f"be in {stage}" if isinstance(stage, Constraint) else f"have a {type(stage).__name__}"
@@ -75,7 +78,7 @@ class Checks:
                 f"is a {type(param).__name__}, of which no part has the blocks in which {self._rule.coded[0]!r} is "
                 "coded; store it in a dtype (state_dtype)",
             )
-        if self._rule.needs is Needs.TENSOR and is_wrapper(param):
+        if self._rule.needs is Needs.TENSOR and opaque:
             shaped = [name for name, slot in self._rule.slots.items() if not slot.follows]
             if shaped:
                 raise self.refuse(
@@ -99,11 +102,28 @@ class Checks:
                 raise self.refuse(param, f"has a state[{name!r}] that {wrong}")
 
     def placement(self, param: Any, state: State) -> None:
-        """Raise RuntimeError where a distributed parameter and its state are not placed alike."""
-        for name in self._rule.slots:
-            theirs, own = (getattr(tensor, "placements", None) for tensor in (state.get(name), param))
-            if theirs != own:
-                raise self.refuse(param, f"is placed as {own}, and its state[{name!r}] as {theirs}")
+        """Raise RuntimeError where state is not placed as its parameter, or in whole if its shape is its own."""
+        own = layout_of(param)
+        for name, slot in self._rule.slots.items():
+            theirs, right = layout_of(state.get(name)), own if slot.follows else None
+            if theirs != right:
+                what = f"{_placed(theirs)}; it must be {_placed(right)}"
+                raise self.refuse(param, f"is {_placed(own)}, and its state[{name!r}] {what}")
+
+    def _distribution(self, param: Any, grad: Any) -> None:
+        """Raise RuntimeError where it cannot be told what of a gradient belongs to what of a parameter."""
+        ours, theirs = layout_of(param), layout_of(grad)
+        if (ours is None) != (theirs is None) or (ours and theirs and ours[0] != theirs[0]):
+            raise self.refuse(param, f"is {_placed(ours)}, and its gradient {_placed(theirs)}")
+        if is_partial(param):
+            raise self.refuse(param, f"is {_placed(ours)}: a parameter cannot be sums that are still to be taken")
+        whole = next((stage for stage in self._rule.stages if stage.needs is Needs.TENSOR), None)
+        if whole is not None and is_flattened(param):
+            raise self.refuse(
+                param,
+                f"is a part of what FullyShardedDataParallel has made one vector of, and {type(whole).__name__} must "
+                "see whole TENSORs; use fully_shard (FSDP2)",
+            )
 
     def _name(self, param: Tensor) -> str:
         group, index = next(
@@ -135,3 +155,10 @@ class Checks:
                 f"{self._owner} does not support sparse gradients with {obstacle}, which changes coordinates that have "
                 "none; use dense gradients (sparse=False), or PartialAdagrad without weight decay"
             )
+
+
+def _placed(layout: tuple[Any, Any] | None) -> str:
+    if layout is None:
+        return "a plain tensor"
+    mesh, placements = layout
+    return f"a DTensor on {mesh}, placed as {placements}"

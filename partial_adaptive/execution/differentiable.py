@@ -4,11 +4,13 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Task, Unit
+from partial_adaptive.execution.distributed import gathered, of_parts, scattered
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.sharing import addresses_of
-from partial_adaptive.execution.staging import settled, working_dtype
+from partial_adaptive.execution.staging import locals_of, settled, working_dtype
 from partial_adaptive.execution.state import advance
 from partial_adaptive.rules.rule import Rule
+from partial_adaptive.rules.stage import Needs
 
 
 class Differentiable:
@@ -42,21 +44,24 @@ class Differentiable:
         with torch.no_grad():
             for counter in unit.counters():
                 advance([counter])
+        whole = unit.rule.needs is Needs.TENSOR
         for i in range(len(unit)):
             row = unit.row(i)
+            param, grad, *slots = (gathered if whole else locals_of)([*row.tensors])
             dtype = working_dtype(row.tensors)
 
             def lifted(tensor: Tensor, dtype: torch.dtype = dtype) -> Functional:
                 real = torch.view_as_real(settled(tensor)) if tensor.is_complex() else settled(tensor)
                 return Functional.lift(real.to(dtype))
 
-            param, grad = lifted(row.param), lifted(row.grad)
-            state = {name: lifted(value) for name, value in row.slots.items()}
-            unit.rule.update(param, grad, unit.hyper([i]), state)  # type: ignore[arg-type]  # stand-ins for tensors
-            row.param.copy_(_as(param.value, row.param))
-            unit.states[i].update({name: _as(state[name].value, row.slots[name]) for name in state})
+            theta = lifted(param)
+            state = {name: lifted(value) for name, value in zip(row.slots, slots, strict=True)}
+            unit.rule.update(theta, lifted(grad), unit.hyper([i]), state)  # type: ignore[arg-type]  # stand-ins for tensors
+            row.param.copy_(_as(theta.value, row.param, whole=whole))
+            unit.states[i].update({name: _as(state[name].value, row.slots[name], whole=whole) for name in state})
 
 
-def _as(value: Tensor, original: Tensor) -> Tensor:
-    """A result as the original tensor was: complex, and of its dtype."""
-    return (torch.view_as_complex(value) if original.is_complex() else value).to(original.dtype)
+def _as(value: Tensor, original: Tensor, *, whole: bool) -> Tensor:
+    """A result as the original tensor was: complex, of its dtype, and distributed."""
+    value = (torch.view_as_complex(value) if original.is_complex() else value).to(original.dtype)
+    return scattered(value, original) if whole else of_parts(value, original)

@@ -24,11 +24,13 @@ from partial_adaptive.execution.checks import Checks
 from partial_adaptive.execution.compiled.launch import Compiled
 from partial_adaptive.execution.compiled.program import static, trace
 from partial_adaptive.execution.differentiable import Differentiable
+from partial_adaptive.execution.distributed import Layouts, layouts_of, local_columns, placed
 from partial_adaptive.execution.eager import Foreach, Loop
+from partial_adaptive.execution.gathering import Gathering, whole
 from partial_adaptive.execution.settings import Group, Reader, Settings
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
-from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, locals_of, settled
+from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, settled
 from partial_adaptive.execution.state import (
     AGE,
     State,
@@ -44,8 +46,6 @@ from partial_adaptive.execution.state import (
 from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
-
-Placements = Mapping[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class Plan:
     Args:
         key: that of the settings.
         looks: how all tensors looked; None where that says too little to go by.
-        local_looks: the same of the local parts of distributed ones, and how those are placed; None without any.
+        layouts: how distributed ones are placed; None without any.
+        local_looks: how the local parts of these looked; None where it is not these that are updated.
         slots: names of the entries of the slots.
         lazy: positions of gradients with lazy bits.
         sharing: who shares memory; None where it cannot be told where the parameters are.
@@ -120,7 +121,8 @@ class Plan:
 
     key: Hashable
     looks: Snapshot | None
-    local_looks: tuple[Snapshot, Placements] | None
+    layouts: Layouts | None
+    local_looks: Snapshot | None
     slots: Sequence[str]
     lazy: frozenset[int]
     sharing: Sharing | None
@@ -173,6 +175,8 @@ class Planner:
             params, grads = _with_gradients(group["params"])
             if not params:
                 continue
+            with torch.set_grad_enabled(group["differentiable"]):
+                grads = placed(params, grads)
             step = Step(groups, group, settings, params, grads, grad_scale, found_inf)
             capturing = self._capturing(step)
             plan, unit = self._recalled(self._plans.get(index), step, state)
@@ -228,12 +232,11 @@ class Planner:
         if not plan.looks.holds(gathered.tensors):
             return None, None
         columns = gathered.columns
+        if plan.layouts is not None and layouts_of(columns) != plan.layouts:
+            return None, None
         if plan.local_looks is not None:
-            looks, placements = plan.local_looks
-            if _placements(columns) != placements:
-                return None, None
-            columns = _local(columns, placements)
-            if not looks.holds([*chain.from_iterable(columns.values())]):
+            columns = local_columns(columns)
+            if not plan.local_looks.holds([*chain.from_iterable(columns.values())]):
                 return None, None
         return plan, self._unit(gathered, columns, plan.lazy, plan.sharing, plan.locate)
 
@@ -315,28 +318,28 @@ class Planner:
     def _prepared(self, gathered: Gathered) -> tuple[Plan, Unit]:
         """A plan, and what it is first used on."""
         rule = gathered.step.settings.rule
-        backend = self._backend(gathered)
-        raw = rule.needs is Needs.TENSOR or backend is self._differentiable
+        inner = self._backend(gathered)
+        differentiable = inner is self._differentiable
         wrapped = any(map(is_wrapper, chain.from_iterable(gathered.columns.values())))
         if wrapped:
             self._check_placements(gathered)
-        columns = gathered.columns if raw or not wrapped else _local(gathered.columns, _placements(gathered.columns))
+        gathers = wrapped and not differentiable and rule.needs is Needs.TENSOR
+        backend: Backend = Gathering(inner) if gathers else inner
+        here = gathered.columns if differentiable or not wrapped else local_columns(gathered.columns)
+        columns = gathered.columns if gathers else here
         lazy = frozenset(i for i, grad in enumerate(columns["grad"]) if grad.layout is torch.strided and is_lazy(grad))
-        addressable = backend is not self._differentiable and not any(
-            map(is_wrapper, (*columns["param"], *columns["grad"]))
-        )
-        sharing = Sharing(columns["param"]) if addressable else None
+        addressable = not differentiable and not any(map(is_wrapper, (*here["param"], *here["grad"])))
+        sharing = Sharing(columns["param"]) if addressable and not gathers else None
         sparse = any(grad.is_sparse for grad in gathered.step.grads)
         unit = self._unit(gathered, columns, lazy, sharing, addresses_of_any)
-        self._try(unit, backend)
-        remembers = not sparse and backend is not self._differentiable and (addressable or not wrapped)
-        looks = Snapshot(gathered.tensors) if remembers else None
-        local_looks = None
-        if wrapped and remembers:
-            local_looks = Snapshot([*chain.from_iterable(columns.values())]), _placements(gathered.columns)
+        self._try(unit, inner)
+        looks = Snapshot(gathered.tensors) if addressable and not sparse else None
+        layouts = layouts_of(gathered.columns) if wrapped else None
+        local_looks = Snapshot([*chain.from_iterable(columns.values())]) if looks and wrapped and not gathers else None
         prepared = backend.prepare(unit)
         slots = list(gathered.slots)
-        return Plan(gathered.step.key, looks, local_looks, slots, lazy, sharing, backend.locate, prepared), unit
+        key = gathered.step.key
+        return Plan(key, looks, layouts, local_looks, slots, lazy, sharing, backend.locate, prepared), unit
 
     def _backend(self, gathered: Gathered) -> Backend:
         """Who carries out the step."""
@@ -392,7 +395,8 @@ class Planner:
             differentiable = backend is self._differentiable
             key = (static(anywhere, unit.table), param.shape, param.dtype, backend)
             if key not in tried:
-                copy = _copy(unit, i)
+                one = whole(unit, [i])
+                copy = _copy(one, 0)
                 grad = copy.columns["grad"][0]
                 before = version_of(grad)
                 self._loop.prepare(copy).ready(copy)()
@@ -400,7 +404,7 @@ class Planner:
                     names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
                     raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
                 if backend is not self._loop:
-                    copy = _copy(unit, i) if differentiable else _copy(unit, i, i)
+                    copy = _copy(one, 0) if differentiable else _copy(one, 0, 0)
                     ready = backend.prepare(copy).ready(copy)
                     assert ready is not None, "what has just been prepared is ready"
                     ready()
@@ -448,30 +452,3 @@ def _update(states: Sequence[State], i: int, added: State) -> None:
 def _with_grad(run: Task) -> None:
     with torch.enable_grad():
         run()
-
-
-def _local(columns: Mapping[str, list[Tensor]], placements: Placements) -> dict[str, list[Tensor]]:
-    """The local parts of distributed tensors; gradients are placed as their parameters first."""
-    parts = {name: locals_of(column) for name, column in columns.items() if name != "grad"}
-    grads: list[Any] = columns["grad"]
-    if placements["param"] != placements["grad"]:
-        grads = [*map(_placed_as, columns["param"], grads)]
-    return {**parts, "grad": locals_of(grads)}
-
-
-def _placed_as(param: Any, grad: Any) -> Any:
-    placements = getattr(param, "placements", None)
-    if placements is None or getattr(grad, "placements", placements) == placements:
-        return grad
-    return grad.redistribute(param.device_mesh, placements)
-
-
-def _placements(columns: Mapping[str, list[Tensor]]) -> Placements:
-    """How distributed tensors are placed; None for any other."""
-    try:
-        return {name: [*map(_placements_of, column)] for name, column in columns.items()}
-    except AttributeError:
-        return {name: [getattr(tensor, "placements", None) for tensor in column] for name, column in columns.items()}
-
-
-_placements_of = attrgetter("placements")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
-from partial_adaptive.execution.staging import Row, decoded, local, pieces, settled
+from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered
+from partial_adaptive.execution.staging import Row, decoded, locals_of, pieces, settled
 from partial_adaptive.execution.state import State, additions, advance, entries
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
 from partial_adaptive.rules.matrix_power import widened
@@ -24,6 +25,8 @@ def scale_of(
 ) -> Tensor | None:
     """The scale s of a parameter's next step, of its shape (complex ones as pairs); None where there is none.
 
+    Of a distributed parameter it is one, too, and placed as that.
+
     Args:
         param: the parameter.
         group: its param group.
@@ -34,9 +37,9 @@ def scale_of(
     if param.grad is None or isinstance(rule.second_moment, Null):
         return None
     with torch.no_grad():
-        row, hyper = _next(param, group, table, state, rule, whole=False)
+        row, hyper = _next(param, group, table, state, rule)
         scale = rule.scale(row.param, row.grad, hyper, row.slots)
-        return None if scale is None else scale.expand(row.param.shape)
+        return None if scale is None else _as(scale.expand(row.param.shape), param, rule)
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,16 @@ def step_length_of(
 ) -> StepLength:
     """How far the next step of a parameter that has a gradient goes; see `scale_of` for the arguments."""
     with torch.no_grad():
-        row, hyper = _next(param, group, table, state, rule, whole=rule.needs is Needs.TENSOR)
+        row, hyper = _next(param, group, table, state, rule)
         direction, _ = rule.direction(row.param, row.grad, hyper, row.slots)
         x: Tensor = direction.divided() if isinstance(direction, Quotient) else direction
         # Squares of float32 leave its range long before the step does.
         square = widened(x).square().sum()
-        return StepLength(rule, hyper, math.sqrt(_total(square, param).item()))
+        return StepLength(rule, hyper, math.sqrt(_total(square, param, rule).item()))
 
 
 def _next(
-    param: Tensor,
-    group: Mapping[str, Any],
-    table: Mapping[str, Hyperparameter],
-    state: State,
-    rule: Rule,
-    *,
-    whole: bool,
+    param: Tensor, group: Mapping[str, Any], table: Mapping[str, Hyperparameter], state: State, rule: Rule
 ) -> tuple[Row, Hyper]:
     """Copies of a parameter's tensors as its next step sees them, whole or what is here of them, and its numbers."""
     assert param.grad is not None
@@ -90,22 +87,29 @@ def _next(
     for counter in unit.counters():
         advance([counter])
     grad = param.grad.to_dense() if param.grad.is_sparse else param.grad
-    here = (lambda tensor: tensor) if whole else local
-    row = Row(
-        here(param), settled(here(grad)), {name: here(copied[name]) for name in entries(rule, param)}, rule.rounding
-    )
+    names = entries(rule, param)
+    seen = gathered if rule.needs is Needs.TENSOR else locals_of
+    theta, grad, *slots = seen([param, *placed([param], [grad]), *(copied[name] for name in names)])
+    row = Row(theta, settled(grad), dict(zip(names, slots, strict=True)), rule.rounding)
     row, _ = decoded(rule, param, row, step=0)
     ((staged, _),) = pieces(row, split=False)
     return staged, unit.hyper([0])
 
 
-def _total(square: Any, param: Any) -> Any:
-    """The sum of a number over the shards of a distributed parameter; of any other itself."""
-    if not hasattr(param, "placements"):
+def _as(scale: Tensor, param: Any, rule: Rule) -> Tensor:
+    """What has been computed of a parameter, distributed as that is."""
+    if not is_distributed(param):
+        return scale
+    if rule.needs is Needs.TENSOR:
+        return scattered(scale.contiguous(), param)
+    return of_parts(scale, param, torch.Size((*param.shape, 2)) if param.is_complex() else param.shape)
+
+
+def _total(square: Any, param: Any, rule: Rule) -> Any:
+    """The sum of a number over the shards of a distributed parameter; of any other, and of whole ones, itself."""
+    if not is_distributed(param) or rule.needs is Needs.TENSOR:
         return square
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    if not isinstance(square, DTensor):
-        parts = [Partial() if placement.is_shard() else Replicate() for placement in param.placements]
-        square = DTensor.from_local(square, param.device_mesh, parts)
-    return square.full_tensor()
+    parts = [Replicate() if placement.is_replicate() else Partial() for placement in param.placements]
+    return DTensor.from_local(square, param.device_mesh, parts, run_check=False).full_tensor()

@@ -1,0 +1,110 @@
+"""Distributed tensors: how they are placed, whole ones of them, and the way home."""
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partial_adaptive.execution.staging import local, locals_of
+
+Columns = Mapping[str, list[Tensor]]
+Layouts = Mapping[str, list[Any]]
+
+
+def is_distributed(tensor: Any) -> bool:
+    """Whether it is a DTensor, of which each process has a part."""
+    return hasattr(type(tensor), "placements")
+
+
+def is_partial(tensor: Any) -> bool:
+    """Whether it is sums that are still to be taken over the processes."""
+    return is_distributed(tensor) and any(placement.is_partial() for placement in tensor.placements)
+
+
+def is_flattened(param: Tensor) -> bool:
+    """Whether FullyShardedDataParallel has made a vector of it, of which the shape is nobody's."""
+    return param.ndim == 1 and getattr(param, "_fsdp_flattened", False)
+
+
+def layout_of(tensor: Any) -> tuple[Any, Any] | None:
+    """The mesh that a tensor is distributed over, and how it is placed there; None for any other."""
+    return (tensor.device_mesh, tensor.placements) if is_distributed(tensor) else None
+
+
+def layouts_of(columns: Columns) -> Layouts:
+    """The layouts of all tensors."""
+    try:
+        return {name: [*map(_LAYOUT, column)] for name, column in columns.items()}
+    except AttributeError:
+        return {name: [*map(layout_of, column)] for name, column in columns.items()}
+
+
+_LAYOUT = attrgetter("device_mesh", "placements")
+
+
+def placed(params: Sequence[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    """The gradients, those that are placed otherwise than their parameters placed as these are; nothing is changed."""
+    if not any(hasattr(kind, "placements") for kind in {*map(type, grads)}):
+        return grads
+    return [*map(_placed, params, grads)]
+
+
+def _placed(param: Any, grad: Any) -> Any:
+    ours, theirs = layout_of(param), layout_of(grad)
+    if ours is None or theirs is None or ours == theirs or ours[0] != theirs[0] or is_partial(param):
+        return grad
+    return grad.redistribute(placements=param.placements)
+
+
+def local_columns(columns: Columns) -> dict[str, list[Tensor]]:
+    """The local parts of distributed tensors; any other is itself."""
+    return {name: locals_of(column) for name, column in columns.items()}
+
+
+def gathered(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Whole plain tensors of distributed ones, any other is itself; all collectives are under way at once.
+
+    Where autograd is on it runs through them, one after the other.
+    """
+    return [*map(local, [*map(_gathering, tensors)])]
+
+
+def _gathering(tensor: Any) -> Any:
+    if not is_distributed(tensor):
+        return tensor
+    return tensor.redistribute(placements=_replicated(tensor), async_op=not torch.is_grad_enabled())
+
+
+def bring_home(whole: Tensor, target: Any) -> None:
+    """Copy from a whole tensor, which is the same in all processes, what is here of a distributed one."""
+    if whole is not target:
+        target.copy_(scattered(whole, target))
+
+
+def scattered(whole: Tensor, like: Any) -> Tensor:
+    """A whole tensor, which is the same in all processes, placed as another one is; without communication."""
+    if not is_distributed(like):
+        return whole
+    from torch.distributed.tensor import DTensor
+
+    everywhere = DTensor.from_local(whole, like.device_mesh, _replicated(like), run_check=False)
+    return everywhere.redistribute(placements=like.placements)
+
+
+def of_parts(part: Tensor, like: Any, shape: torch.Size | None = None) -> Tensor:
+    """The tensor of which each process has a part, placed as another one is, and of its shape if none is given."""
+    if not is_distributed(like):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    shape = like.shape if shape is None else shape
+    strides = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(part, like.device_mesh, like.placements, run_check=False, shape=shape, stride=strides)
+
+
+def _replicated(tensor: Any) -> list[Any]:
+    from torch.distributed.tensor import Replicate
+
+    return [Replicate()] * tensor.device_mesh.ndim
