@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family import METRIC, maker, shaped
 from torch import Tensor
+from torch.testing._internal.two_tensor import TwoTensor
 
 import partial_adaptive as pa
 from partial_adaptive import Padam, PartialAdaptiveOptimizer
@@ -216,3 +218,19 @@ def test_a_missing_return(argument: str, mode: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"Forgetful.* must return .*got None"):
         optimizer.step()
     assert alike(kept(optimizer), before)
+
+
+def shaped_state(name: str) -> dict[str, Any]:
+    """Options under which a member must see the whole tensor, and cannot of what is not plain."""
+    return {} if shaped(maker(name)([torch.ones(4, 3)])) else {"constraint": pa.L2Ball(1.0)}
+
+
+@pytest.mark.parametrize("name", [name for name in pa.MEMBERS if name in METRIC or shaped_state(name) == {}])
+def test_wrappers_that_cannot_be_gathered(name: str) -> None:
+    """Nobody knows the whole of a subclass that stands for other tensors: state or sets of such are refused by name."""
+    param: Any = torch.nn.Parameter(TwoTensor(torch.ones(4, 3), torch.ones(4, 3)))
+    param.grad = TwoTensor(torch.ones(4, 3), torch.ones(4, 3))
+    optimizer = maker(name, **shaped_state(name))([param])
+    with pytest.raises(RuntimeError, match=r"number 0 .* a TwoTensor, (for which '.*' cannot be kept|which has to be)"):
+        optimizer.step()
+    assert not optimizer.state
