@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
-from partial_adaptive.execution import dynamo, loading, scales
+from partial_adaptive.execution import dynamo, loading, resting, scales
 from partial_adaptive.execution.metrics import Metrics, metrics_of
 from partial_adaptive.execution.nonfinite import Skips
 from partial_adaptive.execution.plan import Planner
@@ -315,12 +315,14 @@ class PartialAdaptiveOptimizer(Optimizer):
         self.state.update(found)
 
     def state_dict(self) -> StateDict:
-        """What `torch.optim.Optimizer.state_dict` gives, and in it constraints as plain data, which load anywhere.
+        """What `torch.optim.Optimizer.state_dict` gives, with the same entries whatever p is and was.
 
-        Hooks that are registered see them so.
+        At p = 0 the second moment's are those that it would start with. Constraints are plain data, which load
+        anywhere. Hooks that are registered see it so.
         """
 
         def plain(_: Optimizer, state_dict: StateDict) -> None:
+            resting.in_full(state_dict, self.param_groups, self.recipe_of)
             for group in state_dict["param_groups"]:
                 if isinstance(group["constraint"], Constraint):
                     group["constraint"] = description(group["constraint"])

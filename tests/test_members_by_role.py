@@ -342,7 +342,7 @@ def test_a_new_group() -> None:
     optimizer.add_param_group({"params": [second], "member": "partial_muon", "lr": 0.1})
     set_grads([first, second], 1)
     optimizer.step()
-    assert optimizer.state[second].keys() == {"step", "momentum_buffer"}
+    assert optimizer.state[second].keys() == {"step", "estimator_step", "momentum_buffer"}
     alone = torch.ones(2, 2)
     set_grads([alone], 1)
     alone.grad = second.grad

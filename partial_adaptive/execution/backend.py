@@ -3,15 +3,14 @@
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
-from operator import contains, itemgetter
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from partial_adaptive.execution.staging import Row
-from partial_adaptive.execution.state import AGE, STEP, State, counters_of, scalars_of
+from partial_adaptive.execution.state import STEP, State, counters_of, counts_of, scalars_of
 from partial_adaptive.execution.tensor_list import TensorList
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter
 from partial_adaptive.rules.rule import Rule
@@ -68,9 +67,8 @@ class Unit:
 
     def hyper(self, positions: Sequence[int]) -> Hyper:
         """The numbers that some parameters share, of the step that has just been counted."""
-        step: Any = TensorList.lift(self.scalars(STEP, positions))
-        states = [self.states[i] for i in positions]
-        age: Any = TensorList.lift([state[AGE] if AGE in state else state[STEP] for state in states])
+        counts = counts_of(self.rule)
+        step, age = (TensorList.lift(self.scalars(name, positions)) for name in (counts[0], counts[-1]))
         if not self.group["capturable"]:
             step, age = step.item(), age.item()
         scalars = [TensorList.lift(self.scalars(name, positions)) for name in self.rule.momentum.scalars]
@@ -84,8 +82,6 @@ class Unit:
         columns: list[list[Any]] = [
             [*map(Tensor.item, map(itemgetter(name), states))] for name in scalars_of(self.rule)
         ]
-        if any(map(contains, states, repeat(AGE))):
-            columns.append([state[AGE].item() if AGE in state else None for state in states])
         if all(column.count(column[0]) == len(column) for column in columns):
             yield positions
             return

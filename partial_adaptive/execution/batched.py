@@ -12,7 +12,7 @@ from partial_adaptive.execution.backend import Task, Unit
 from partial_adaptive.execution.eager import advance_all, update_one
 from partial_adaptive.execution.sharing import addresses_of
 from partial_adaptive.execution.staging import is_lazy, is_plain, limit_of, pieces
-from partial_adaptive.execution.state import AGE, STEP, scalars_of
+from partial_adaptive.execution.state import counts_of, scalars_of
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.stage import Needs
 
@@ -84,14 +84,17 @@ class PreparedBatches:
         scalars = (
             {} if hyper is not None else {name: unit.scalars(name, positions) for name in unit.rule.momentum.scalars}
         )
-        counts = {} if hyper is not None else {name: _counts(unit, name, positions) for name in (STEP, AGE)}
+        names = counts_of(unit.rule)
+        counts = {} if hyper is not None else {name: unit.scalars(name, positions) for name in names}
         stacks = {name: torch.stack(column) for name, column in (home | scalars).items()}
         read = {name: torch.stack(column) for name, column in ({"grad": [row.grad for row in rows]} | counts).items()}
 
         def update(tensors: Mapping[str, Tensor], read: Mapping[str, Tensor]) -> Tensor:
             numbers = hyper
             if numbers is None:
-                numbers = unit.rule.hyper(unit.group, read[STEP], read[AGE], [tensors[name] for name in scalars])
+                numbers = unit.rule.hyper(
+                    unit.group, read[names[0]], read[names[-1]], [tensors[name] for name in scalars]
+                )
             unit.rule.update(tensors["param"], read["grad"], numbers, tensors)
             return tensors["param"]
 
@@ -112,10 +115,6 @@ class _OutOfPlace(TorchFunctionMode):
         if name not in _UNBATCHED:
             return func(*args, **(kwargs or {}))
         return args[0].copy_(getattr(Tensor, name[:-1])(*args, **(kwargs or {})))
-
-
-def _counts(unit: Unit, name: str, positions: Sequence[int]) -> list[Tensor]:
-    return [state[name] if name in state else state[STEP] for state in (unit.states[i] for i in positions)]
 
 
 def _kind(unit: Unit, i: int) -> Hashable:

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from partial_adaptive.execution.backend import Prepared, Unit
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.staging import is_lazy, without_autocast
-from partial_adaptive.execution.state import AGE, State, scalars_of
+from partial_adaptive.execution.state import State, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.stage import Needs
@@ -257,8 +257,8 @@ def _lower(units: Sequence[Planned], groups: Sequence[Group], tables: Sequence[T
     parts = []
     for index, prepared, unit in units:
         slots = [name for name in unit.columns if name not in ("param", "grad")]
-        wanted = [*slots, *scalars_of(unit.rule), AGE]
-        names = [[name for name in wanted if name in state] for state in unit.states]
+        wanted = [*slots, *scalars_of(unit.rule)]
+        names = [wanted for _ in unit.states]
         _rehearse(prepared, unit)
         template = templates[index] | {"rounding": unit.group["rounding"]}
         parts.append(Part(index, prepared, unit.rule, template, unit.table, slots, names))

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _get_scalar_dtype
 
-from partial_adaptive.execution.state import AGE, STEP, State, entries, placed, recoded, scalars_of
+from partial_adaptive.execution.resting import has_seen_nothing, resting, woken
+from partial_adaptive.execution.state import (
+    AGE,
+    STEP,
+    State,
+    entries,
+    placed,
+    recoded,
+    scalars_of,
+    scaling,
+    without_none,
+)
 from partial_adaptive.rules.hyperparameters import EXCLUSIVE, validated
 from partial_adaptive.rules.rounding import group_of
 from partial_adaptive.rules.rule import Recipe
@@ -95,8 +106,8 @@ def taken(
             its = recipe.rule(group_of(group, param), scaled=True)
             theirs = source.get(param, {})
             theirs = {**theirs, **recoded(theirs, param, its)}
-            names = {AGE, *scalars_of(its), *entries(its, param)} & theirs.keys()
-            if names - {STEP}:
+            names = {*scalars_of(its), *entries(its, param)} & theirs.keys()
+            if names - {STEP, AGE}:
                 found[param] = _fitted({name: theirs[name] for name in names}, param, group, recipe)
     return found
 
@@ -104,8 +115,9 @@ def taken(
 def _fitted(saved: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], recipe: Recipe) -> State:
     """The entry of a parameter, each tensor a copy; None stands for what is not there."""
     rule, owner = recipe.rule(group_of(group, param), scaled=True), recipe.owner
+    saved = without_none({**saved, **woken(saved, param, rule)})
     saved = {**saved, **recoded(saved, param, rule)}
-    shapes = entries(rule, param) | dict.fromkeys((AGE, *scalars_of(rule)), ())
+    shapes = entries(rule, param) | dict.fromkeys(scalars_of(rule), ())
     state = {}
     for name, value in saved.items():
         if value is None:
@@ -135,4 +147,7 @@ def _fitted(saved: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], r
                 "code needs all of its parts"
             )
         state[name] = placed(name, value, param, group, rule) if isinstance(value, Tensor) else copy.deepcopy(value)
+    if STEP in state and has_seen_nothing(state):
+        state = {name: value for name, value in state.items() if name not in scaling(rule, param)}
+        state |= resting(state, param, rule)
     return state

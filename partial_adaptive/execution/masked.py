@@ -8,7 +8,7 @@ from torch import Tensor
 
 from partial_adaptive.execution.backend import Backend, Prepared, Task, Unit
 from partial_adaptive.execution.staging import limit_of
-from partial_adaptive.execution.state import AGE, State, scalars_of
+from partial_adaptive.execution.state import State, scalars_of
 
 
 def prepare_masked(backend: Backend, unit: Unit) -> "PreparedMasked":
@@ -71,7 +71,7 @@ def _take_back(part: Unit, mask: Tensor, params: Sequence[Tensor], states: Seque
 
 def _changing(unit: Unit, state: State) -> list[str]:
     """Names of the entries of a state that a step changes."""
-    return [name for name in (*scalars_of(unit.rule), AGE, *unit.columns) if name in state]
+    return [name for name in (*scalars_of(unit.rule), *unit.columns) if name in state]
 
 
 def _without(grad: Tensor, mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
-from operator import attrgetter, contains, is_not, itemgetter
+from operator import attrgetter, is_not, itemgetter
 from typing import Any, cast
 
 import torch
@@ -29,22 +29,12 @@ from partial_adaptive.execution.eager import Foreach, Loop
 from partial_adaptive.execution.gathering import Gathering, whole
 from partial_adaptive.execution.masked import prepare_masked
 from partial_adaptive.execution.nonfinite import Verdict
+from partial_adaptive.execution.resting import resting, woken
 from partial_adaptive.execution.settings import Group, Reader, Settings, on_device
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, settled
-from partial_adaptive.execution.state import (
-    AGE,
-    State,
-    additions,
-    entries,
-    moved,
-    recoded,
-    resting,
-    scalars_of,
-    scaling,
-    without_none,
-)
+from partial_adaptive.execution.state import State, additions, entries, moved, recoded, scalars_of, without_none
 from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
@@ -198,7 +188,6 @@ class Planner:
             else:
                 plans[index] = plan
             units.append(unit)
-            commits += self._resting(step, unit)
             tasks.append(functools.partial(_with_grad, run) if group["differentiable"] else run)
         self._plans = plans
         if verdict is not None and verdict.skips(units):
@@ -217,7 +206,6 @@ class Planner:
                 step = Step(groups, group, settings, params, grads, None, None)
                 plan, unit = self._prepared(self._checked(step, state, commits))
                 units.append((index, plan.prepared, unit))
-                commits += self._resting(step, unit)
         for commit in commits:
             commit()
         return units
@@ -230,14 +218,6 @@ class Planner:
             owner = step.settings.recipe.owner
             raise RuntimeError(f"{owner}: a CUDA graph can capture step() only with capturable=True, got False")
         return True
-
-    def _resting(self, step: Step, unit: Unit) -> list[Task]:
-        """While p is 0: what keeps the count of gradients that the second moment has seen before."""
-        if not isinstance(step.settings.rule.second_moment, Null):
-            return []
-        names = scaling(step.settings.recipe.rule(step.group, scaled=True), unit.params[0])
-        found = ((i, resting(state, names)) for i, state in enumerate(unit.states))
-        return [functools.partial(_update, unit.states, i, added) for i, added in found if added]
 
     # -- what is remembered
 
@@ -254,8 +234,6 @@ class Planner:
             scalars = [*chain.from_iterable(map(itemgetter(name), states) for name in scalars_of(step.settings.rule))]
         except (KeyError, TypeError):  # an entry, or all of them, is missing
             return None, None
-        if any(map(contains, states, repeat(AGE))):
-            scalars += [entry[AGE] for entry in states if AGE in entry]
         gathered = Gathered(step, states, slots, scalars)
         if not plan.looks.holds(gathered.tensors):
             return None, None
@@ -330,17 +308,20 @@ class Planner:
         for i, param in enumerate(params):
             checks.parameter(param)
             entry = state.get(param, {})
-            other = recoded(entry, param, rule) if isinstance(entry, dict) else {}
-            entry = without_none({**entry, **other}) if other else entry
+            other: State = {}
+            for change in (woken, recoded) if isinstance(entry, dict) else ():
+                other |= change(entry, param, rule)
+                entry = without_none({**entry, **other}) if other else entry
             checks.state(param, entry)
             added = other | moved(entry, param, group, rule) | additions(entry, param, group, rule)
+            if isinstance(rule.second_moment, Null):
+                added |= resting({**entry, **added}, param, step.settings.recipe.rule(group, scaled=True))
             states.append(without_none({**entry, **added}) if added else entry)
             if added:
                 commits.append(functools.partial(_commit, state, param, states, i, added))
         names = list(entries(rule, params[0]))
         slots = {name: [entry[name] for entry in states] for name in names}
         scalars = [entry[name] for name in scalars_of(rule) for entry in states]
-        scalars += [entry[AGE] for entry in states if AGE in entry]
         return Gathered(step, states, slots, scalars)
 
     def _prepared(self, gathered: Gathered) -> tuple[Plan, Unit]:
@@ -466,11 +447,6 @@ def _commit(state: MutableMapping[Tensor, State], param: Tensor, states: list[St
     else:
         state[param] = states[i]
     states[i] = state[param]
-
-
-def _update(states: Sequence[State], i: int, added: State) -> None:
-    """Add to an entry of the state, whichever dict it is in once everything else has been committed."""
-    states[i].update(added)
 
 
 def _with_grad(run: Task) -> None:

@@ -1,6 +1,6 @@
 """What a parameter's entry in the optimizer's state holds: the rule's slots, its 0-dim numbers, and step counts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -17,12 +17,17 @@ from partial_adaptive.rules.stage import COMPENSATION, Codec, Slot
 State = dict[str, Any]
 
 STEP = "step"  # how many steps the parameter has taken
-AGE = "estimator_step"  # how many gradients the second moment has seen; only there where p was 0 for some of them
+AGE = "estimator_step"  # how many gradients the second moment has seen: fewer where p was 0 for some of them
+
+
+def counts_of(rule: Rule) -> tuple[str, ...]:
+    """Names of the counts that a step advances; at p = 0 the second moment sees nothing."""
+    return (STEP,) if isinstance(rule.second_moment, Null) else (STEP, AGE)
 
 
 def scalars_of(rule: Rule) -> tuple[str, ...]:
-    """Names of the 0-dim entries that every parameter has."""
-    return (STEP, *rule.momentum.scalars)
+    """Names of the 0-dim entries that a step reads."""
+    return (*counts_of(rule), *rule.momentum.scalars)
 
 
 def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
@@ -39,8 +44,6 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
     if rule.second_moment.together and not all(name in state for name in own):
         state = {name: value for name, value in state.items() if name not in (*own, AGE)}
     device = scalar_device(param, group)
-    if own and STEP in state and not any(name in state for name in own) and state[STEP].item() > 0:
-        added[AGE] = torch.zeros_like(state[STEP])
     for name, value in {STEP: 0.0, **rule.momentum.scalars}.items():
         if name not in state:
             dtype = _get_scalar_dtype() if name == STEP or device.type == "mps" else torch.float64
@@ -51,6 +54,12 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
             added |= {part: value for part, value in parts.items() if part not in state}
         elif name not in state:
             added[name] = _first(slot, param, group)
+    if AGE in counts_of(rule):
+        step = state.get(STEP, added.get(STEP))
+        if own and not any(name in state for name in own):
+            added[AGE] = torch.zeros_like(step, device=device)
+        elif AGE not in state:  # in torch's state and that of older versions, where p never was 0
+            added[AGE] = step.to(device, copy=True)
     return added
 
 
@@ -63,11 +72,6 @@ def moved(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rul
     return {name: state[name].to(device) for name in names}
 
 
-def resting(state: Mapping[str, Any], names: Iterable[str]) -> State:
-    """The count of gradients that the second moment has seen, to be kept from the first step at p = 0 on."""
-    return {AGE: state[STEP].clone()} if AGE not in state and any(name in state for name in names) else {}
-
-
 def advance(counters: list[Tensor]) -> None:
     """Count a step; all counters are of one device."""
     # A Python number would be made into a tensor for each of them.
@@ -76,10 +80,7 @@ def advance(counters: list[Tensor]) -> None:
 
 def counters_of(states: Sequence[State], rule: Rule) -> list[Tensor]:
     """The counts that a step of these parameters advances."""
-    counters = [state[STEP] for state in states]
-    if not isinstance(rule.second_moment, Null):
-        counters += [state[AGE] for state in states if AGE in state]
-    return counters
+    return [state[name] for name in counts_of(rule) for state in states]
 
 
 def entries(rule: Rule, param: Tensor) -> dict[str, tuple[int, ...]]:

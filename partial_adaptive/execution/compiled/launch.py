@@ -15,7 +15,7 @@ from partial_adaptive.execution.compiled import cpp, triton
 from partial_adaptive.execution.compiled.program import static, trace, values
 from partial_adaptive.execution.eager import Loop
 from partial_adaptive.execution.staging import is_dense, is_lazy, is_wrapper
-from partial_adaptive.execution.state import AGE, STEP
+from partial_adaptive.execution.state import scalars_of
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.stage import Needs
 
@@ -59,7 +59,7 @@ class Compiled:
         buckets: dict[Hashable, list[int]] = {}
         for i in first:
             if not grads[i].is_sparse:
-                scalars = [unit.states[i][name].dtype for name in (STEP, *unit.rule.momentum.scalars)]
+                scalars = [unit.states[i][name].dtype for name in scalars_of(unit.rule)]
                 key = (grads[i].device, *(column[i].dtype for column in unit.columns.values()), *scalars)
                 buckets.setdefault(key, []).append(i)
         launches = [
@@ -75,8 +75,7 @@ class Compiled:
         i = positions[0]
         scaled = unit.grad_scale is not None
         dtypes = {name: column[i].dtype.to_real() for name, column in unit.columns.items()}
-        dtypes |= {name: unit.states[i][name].dtype for name in (STEP, *unit.rule.momentum.scalars)}
-        dtypes[AGE] = dtypes[STEP]
+        dtypes |= {name: unit.states[i][name].dtype for name in scalars_of(unit.rule)}
         device = unit.columns["param"][i].device
         key = (unit.rule, static(unit.group, unit.table), scaled, device, *dtypes.values())
         unknown = [(name, dtype) for name, dtype in dtypes.items() if dtype not in LANGUAGES[device.type].TYPES]
@@ -130,8 +129,7 @@ class Launch:
         self._locate = LANGUAGES[unit.columns["param"][positions[0]].device.type].locate
         self._positions = positions
         self._names = list(kernel.program.elements)
-        self._scalars = [name for name in kernel.program.scalars if name != AGE]
-        self._ages = AGE in kernel.program.scalars
+        self._scalars = list(kernel.program.scalars)
         params = pick(unit.columns["param"], positions)
         sizes = [param.numel() * (2 if param.is_complex() else 1) for param in params]
         self._table = kernel.table(sizes, params[0].device, captured)
@@ -151,17 +149,12 @@ class Launch:
             unit.columns[name] if everything else pick(unit.columns[name], self._positions) for name in self._names
         ]
         if everything and unit.places is not None:
-            params, grads, kept = (
-                unit.places
-            )  # kept: the slots in this order, the scalars, and ages where there are any
-            addresses = params + grads + kept[: (len(self._names) + len(self._scalars) - 2) * len(unit)]
+            params, grads, kept = unit.places  # kept: the slots in this order, then the scalars
+            addresses = params + grads + kept
         else:
             states = pick(unit.states, self._positions)
             scalars = [[state[name] for state in states] for name in self._scalars]
             addresses = self._locate([*chain(*columns, *scalars)])
-        if self._ages:
-            states = pick(unit.states, self._positions)
-            addresses += self._locate([state[AGE] if AGE in state else state[STEP] for state in states])
         return partial(self._run, unit, columns, addresses)
 
     def _run(self, unit: Unit, columns: list[list[Tensor]], addresses: "array[int]") -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from partial_adaptive.execution.lifted import ELEMENTWISE, Lifted
-from partial_adaptive.execution.state import AGE, STEP
+from partial_adaptive.execution.state import STEP, counts_of, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
 from partial_adaptive.rules.power import is_dyadic
 from partial_adaptive.rules.rule import Rule
@@ -140,8 +140,8 @@ def trace(rule: Rule, group: Mapping[str, Any], table: Mapping[str, Hyperparamet
         TypeError: where the rule does what is not elementwise, by name.
     """
     elements = {name: _input("element", name) for name in ("param", "grad", *rule.slots)}
-    counters = (STEP,) if isinstance(rule.second_moment, Null) else (STEP, AGE)
-    scalars = {name: _input("scalar", name) for name in (STEP, *rule.momentum.scalars, *counters[1:])}
+    counters = counts_of(rule)
+    scalars = {name: _input("scalar", name) for name in scalars_of(rule)}
     for name in counters:
         scalars[name].add_(1)
     step, age = scalars[counters[0]].item(), scalars[counters[-1]].item()

@@ -1,0 +1,84 @@
+"""The second moment's state at p = 0, where nothing reads it: there by name, and in a checkpoint in full.
+
+Whoever saves and loads state goes by the names and shapes that it finds: torch.distributed.checkpoint loads what the
+state of a fresh optimizer has, and nothing else. So these must follow from the stages alone, never from what p is or
+has been. At p = 0 an entry that has seen no gradient is an empty tensor, which takes no memory. A checkpoint holds the
+value that it would start with in its place, and the count 0, by which loading knows it.
+"""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from partial_adaptive.execution.state import AGE, STEP, State, additions, entries, recoded, scaling, without_none
+from partial_adaptive.rules.rounding import group_of
+from partial_adaptive.rules.rule import Recipe, Rule
+
+EMPTY = torch.Size([0])
+
+
+def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
+    """What the state of a parameter lacks while p is 0: the second moment's count, and its entries by name.
+
+    Args:
+        state: the parameter's state, with its count of steps; it is not changed.
+        param: the parameter.
+        rule: the rule that it would have with p > 0.
+    """
+    own = scaling(rule, param)
+    added: State = {name: torch.empty(0, device=param.device) for name in own if name not in state}
+    if AGE not in state:
+        unseen = bool(own) and len(added) == len(own)
+        added[AGE] = torch.zeros_like(state[STEP]) if unseen else state[STEP].clone()
+    return added
+
+
+def woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
+    """The entries that were there by name only and that a rule has use for: None, as they are to be made anew."""
+    shapes = entries(rule, param)
+    names = [
+        name
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+        and value.shape == EMPTY
+        and shapes.get(name, ()) != EMPTY
+        and name.startswith(tuple(rule.second_moment.slots))
+    ]
+    return dict.fromkeys(names) if names and has_seen_nothing(state) else {}
+
+
+def has_seen_nothing(state: Mapping[str, Any]) -> bool:
+    """Whether the second moment is known to have seen no gradient."""
+    age = state.get(AGE)
+    return isinstance(age, Tensor) and age.numel() == 1 and not age.item()
+
+
+def in_full(
+    checkpoint: MutableMapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    recipe_of: Callable[[Mapping[str, Any]], Recipe],
+) -> None:
+    """Give a checkpoint the entries that the next step with p > 0 would find or make, with the values of that moment.
+
+    Args:
+        checkpoint: as torch.optim makes it; the entries of its "state" that lack something are replaced.
+        groups: the optimizer's param groups.
+        recipe_of: the stages of a group.
+    """
+    for group, its in zip(groups, checkpoint["param_groups"], strict=True):
+        recipe = recipe_of(group)
+        for param, key in zip(group["params"], its["params"], strict=True):
+            state = checkpoint["state"].get(key)
+            if isinstance(state, dict) and isinstance(state.get(STEP), Tensor):
+                rule = recipe.rule(group_of(group, param), scaled=True)
+                added = _missing(state, param, group, rule)
+                if added:
+                    checkpoint["state"][key] = without_none({**state, **added})
+
+
+def _missing(state: State, param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
+    other = woken(state, param, rule)
+    other |= recoded(without_none({**state, **other}), param, rule)
+    return other | additions(without_none({**state, **other}), param, group, rule)
