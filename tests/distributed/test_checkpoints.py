@@ -1,0 +1,98 @@
+"""Checkpoints by torch.distributed.checkpoint and by torch.save: training goes on exactly, whatever p is and was."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import has, in_modes
+from lives import WAYS, lives, refused, resumed_lives, saved_lives
+from processes import World
+
+import partial_adaptive as pa
+from partial_adaptive.testing.harness import MODES
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # it means: by one process
+
+LOOP = {"foreach": False}
+CAPTURABLE = [*MODES, {"capturable": True}]
+Record = Callable[[str, object], None]
+
+
+def row(environment: str, *values: Any) -> Any:
+    """A case of a row of the matrix."""
+    return pytest.param(*values, id=environment, marks=pytest.mark.environment(f"checkpoint, {environment}"))
+
+
+@pytest.mark.environment("checkpoint, file")
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), CAPTURABLE))
+def test_file(name: str, mode: dict[str, Any]) -> None:
+    """A file of torch.save, read with weights_only, goes on exactly, whatever p is and was on both sides."""
+    assert lives(name, mode, "file", "plain") == []
+
+
+@pytest.mark.parametrize("way", [row(f"{way}, 1 → 1", way) for way in ("folder", "flattened folder", "full")])
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
+def test_one_process(name: str, mode: dict[str, Any], way: str) -> None:
+    """A checkpoint of DCP, by a single process, does so too."""
+    assert lives(name, mode, way, "plain") == []
+
+
+def sharded(two: World, name: str, mode: dict[str, Any], record: Record) -> bool:
+    """Whether a member takes sharded parameters; if not, that is said by name."""
+    reasons = two.run(refused, name, mode)
+    if reasons[0]:
+        record("refused", reasons[0])
+    return not reasons[0]
+
+
+@pytest.mark.parametrize("way", [row(f"sharded {way}, 2 → 2", way) for way in ("folder", "flattened folder")])
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), CAPTURABLE))
+def test_sharded(name: str, mode: dict[str, Any], way: str, two: World, record_property: Record) -> None:
+    """Each process writes and reads its shards."""
+    if sharded(two, name, mode, record_property):
+        assert two.run(lives, name, mode, way, "FSDP2") == [[], []]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [row(f"sharded {way}, 2 → 2", way) for way in ("full", "full, broadcast", "folder, CPU offload")],
+)
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
+def test_sharded_whole(name: str, mode: dict[str, Any], way: str, two: World, record_property: Record) -> None:
+    """One process writes all of it, each reads that or is sent its part; what is written comes from the CPU."""
+    if sharded(two, name, mode, record_property):
+        assert two.run(lives, name, mode, way, "FSDP2") == [[], []]
+
+
+@pytest.mark.parametrize("way", [row(f"DDP {way}, 2 → 2", way) for way in ("folder", "flattened folder", "full")])
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
+def test_replicated(name: str, mode: dict[str, Any], way: str, two: World) -> None:
+    """The state of DistributedDataParallel's models is that of the model inside, by its names."""
+    assert two.run(lives, name, mode, way, "DDP") == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("way", "grows"),
+    [row(f"{way}, {arrow}", way, arrow == "1 → 2") for way in WAYS if way != "file" for arrow in ("2 → 1", "1 → 2")],
+)
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
+def test_another_number_of_processes(
+    name: str, mode: dict[str, Any], way: str, grows: bool, two: World, tmp_path: Path, record_property: Record
+) -> None:
+    """What two processes have saved of a sharded model one goes on with, and the other way round."""
+    if way == "full, broadcast" and not grows:
+        pytest.skip("there is nobody to send to")
+    if not sharded(two, name, mode, record_property):
+        return
+    if grows:
+        saved_lives(name, mode, way, "plain", tmp_path)
+        assert two.run(resumed_lives, name, mode, way, "FSDP2", tmp_path) == [[], []]
+    else:
+        two.run(saved_lives, name, mode, way, "FSDP2", tmp_path)
+        assert resumed_lives(name, mode, way, "plain", tmp_path) == []
+
+
+def test_every_mode_is_here() -> None:
+    """The cases are those of all members, in the modes that they have."""
+    assert {name for name in pa.MEMBERS if has(name, LOOP)} == set(pa.MEMBERS)
