@@ -47,8 +47,8 @@ def network(kind: str = "plain") -> nn.Module:
 
 @cache
 def _gradient(step: int, index: int, like: Any) -> Tensor:
-    shape, mesh, placements = like
-    value = gradient(torch.empty(shape, dtype=torch.float64), step, index)
+    shape, dtype, mesh, placements = like
+    value = gradient(torch.empty(shape, dtype=dtype), step, index)
     return value if mesh is None else distribute_tensor(value, mesh, placements)
 
 
@@ -57,7 +57,7 @@ def step(optimizer: Optimizer, number: int) -> None:
     params = [param for group in optimizer.param_groups for param in group["params"]]
     for index, param in enumerate(params):
         mesh, placements = getattr(param, "device_mesh", None), getattr(param, "placements", None)
-        param.grad = _gradient(number, index, (param.shape, mesh, placements))
+        param.grad = _gradient(number, index, (param.shape, param.dtype, mesh, placements))
     optimizer.step()
     optimizer.zero_grad()
 
@@ -65,15 +65,16 @@ def step(optimizer: Optimizer, number: int) -> None:
 def begin(optimizer: Optimizer, exponents: tuple[float, float]) -> None:
     """The steps before the checkpoint, at one p and then at another."""
     for number in range(2 * HALF):
-        optimizer.param_groups[0]["partial"] = exponents[number // HALF]
+        for group in optimizer.param_groups:
+            group["partial"] = exponents[number // HALF]
         step(optimizer, number)
 
 
 def go_on(optimizer: Optimizer) -> None:
     """The steps after the checkpoint, with p as it is, and then raised."""
     for number in range(2 * HALF, 4 * HALF):
-        if number == 3 * HALF:
-            optimizer.param_groups[0]["partial"] = RAISED
+        for group in optimizer.param_groups if number == 3 * HALF else ():
+            group["partial"] = RAISED
         step(optimizer, number)
 
 
@@ -93,9 +94,26 @@ def uninterrupted(name: str, exponents: tuple[float, float], mode: tuple[tuple[s
 
 
 def started(name: str, kind: str, p: float, mode: Mapping[str, Any]) -> "Life":
-    """A member with a model that it has not trained yet."""
-    model = network(kind)
-    return Life(model, maker(name)(model.parameters(), lr=0.01, partial=p, **mode))
+    """A member with a model that it has not trained yet.
+
+    Args:
+        name: the member.
+        kind: the model's, see `network`.
+        p: the exponent.
+        mode: its options. Besides, "beside" names a member for the bias alone, "named" gives parameters by name; with
+            "rounding" parameters are in bfloat16.
+    """
+    options = dict(mode)
+    beside, named = options.pop("beside", None), options.pop("named", False)
+    model = network(kind).to(torch.bfloat16 if "rounding" in options else torch.float64)
+    params: Any = model.named_parameters() if named else model.parameters()
+    if beside:
+        weight, bias = params
+        params = [
+            {"params": [weight]},
+            {"params": [bias], "member": beside, "partial": p, **pa.MEMBERS[beside].options},
+        ]
+    return Life(model, maker(name)(params, lr=0.01, partial=p, **options))
 
 
 @dataclass(frozen=True)
@@ -242,12 +260,16 @@ def resumed_lives(name: str, mode: Mapping[str, Any], way: str, kind: str, path:
             continue
         for history, life in lives.items():
             go_on(life.optimizer)
-            right = uninterrupted(name, HISTORIES[history], tuple(mode.items()))
-            pairs = zip(whole(life.model), right, strict=True)
-            off = max(((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs)
+            off = distance(life.model, uninterrupted(name, HISTORIES[history], tuple(mode.items())))
             if not off <= TOLERANCE:
                 wrong.append(f"saved after p = {history}, loaded at {p:g}: off by {off:.0e}")
     return wrong
+
+
+def distance(model: nn.Module, right: list[Tensor]) -> float:
+    """How far the parameters are from the right ones, as a part of the largest value."""
+    pairs = zip(whole(model), right, strict=True)
+    return max(((ours - theirs).abs().max() / theirs.abs().max()).item() for ours, theirs in pairs)
 
 
 def refused(name: str, mode: Mapping[str, Any]) -> str:
@@ -255,7 +277,8 @@ def refused(name: str, mode: Mapping[str, Any]) -> str:
     try:
         step(started(name, "FSDP2", 0.25, mode).optimizer, 0)
     except RuntimeError as error:
-        assert "is a DTensor" in str(error), error
+        if "is a DTensor" not in str(error):
+            raise
         return str(error)
     return ""
 

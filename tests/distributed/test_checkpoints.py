@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family import has, in_modes
+import torch
+from family import in_modes
 from lives import WAYS, lives, refused, resumed_lives, saved_lives
 from processes import World
 
@@ -93,6 +94,21 @@ def test_another_number_of_processes(
         assert resumed_lives(name, mode, way, "plain", tmp_path) == []
 
 
-def test_every_mode_is_here() -> None:
-    """The cases are those of all members, in the modes that they have."""
-    assert {name for name in pa.MEMBERS if has(name, LOOP)} == set(pa.MEMBERS)
+STORED: list[dict[str, Any]] = [
+    {"state_dtype": "8bit"},
+    {"state_dtype": torch.bfloat16},
+    {"rounding": "kahan"},
+    {"named": True},
+    {"beside": "partial_muon"},
+]
+
+
+@pytest.mark.environment("checkpoint, all kinds of state, 1 → 1")
+@pytest.mark.parametrize("way", ["file", "flattened folder"])
+@pytest.mark.parametrize("stored", STORED, ids=str)
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
+def test_kinds_of_state(name: str, mode: dict[str, Any], stored: dict[str, Any], way: str) -> None:
+    """Coded and compensated state, that of parameters by name, and of several members in one optimizer."""
+    if stored.get("beside") == name:
+        pytest.skip("a group of a member is one of its own")
+    assert lives(name, mode | stored, way, "plain") == []

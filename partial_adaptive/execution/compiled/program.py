@@ -12,7 +12,6 @@ from partial_adaptive.execution.state import STEP, counts_of, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
 from partial_adaptive.rules.power import is_dyadic
 from partial_adaptive.rules.rule import Rule
-from partial_adaptive.rules.second_moments import Null
 
 
 @dataclass(frozen=True, eq=False)
