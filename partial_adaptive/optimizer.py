@@ -335,7 +335,8 @@ class PartialAdaptiveOptimizer(Optimizer):
 
         Hyperparameters come from the checkpoint, and where it has none (`partial`, in torch's) stay as they are here.
         So do modes that those of the checkpoint exclude. State keeps its dtype, unless `state_dtype` says otherwise or
-        this optimizer's own is wider. Hooks that are registered run as torch runs them, and their work stands.
+        this optimizer's own is wider. Hooks that are registered run as torch runs them, and their work stands. Whatever
+        raises, one of them or an interruption, leaves the optimizer as it was.
 
         Args:
             state_dict: what `state_dict` of an optimizer of the same parameters gave; it stays as it is.
@@ -346,19 +347,25 @@ class PartialAdaptiveOptimizer(Optimizer):
         loaded: list[loading.Loaded] = []
 
         def before(_: Optimizer, checkpoint: StateDict) -> None:
-            loaded.append(loading.read(checkpoint, self.param_groups, self.recipe_of))
+            loaded[:] = [loading.read(checkpoint, self.param_groups, self.recipe_of)]
 
         def after(_: Optimizer) -> None:
-            for group, fitting in zip(self.param_groups, loaded[-1].groups, strict=True):
-                group.update(fitting)
-            self.state.update(loaded[-1].state)
+            for found in loaded:  # none, for a hook that was left behind as it was being registered
+                for group, fitting in zip(self.param_groups, found.groups, strict=True):
+                    group.update(fitting)
+                self.state.update(found.state)
 
         # Torch casts state to the parameter's dtype, which would lose what a wider one has kept.
-        with (
-            self.register_load_state_dict_pre_hook(before),
-            self.register_load_state_dict_post_hook(after, prepend=True),
-        ):
-            super().load_state_dict(state_dict)
+        kept = self.state, self.param_groups
+        try:
+            with (
+                self.register_load_state_dict_pre_hook(before),
+                self.register_load_state_dict_post_hook(after, prepend=True),
+            ):
+                super().load_state_dict(state_dict)
+        except BaseException:  # an interruption, too
+            self.state, self.param_groups = kept
+            raise
 
     def _whole_rule(self, group: Mapping[str, Any]) -> Rule:
         """A group's rule with its second moment, which p = 0 has no use for now but may have later."""
