@@ -1,22 +1,18 @@
 """Checkpoints that earlier versions have written: every later one loads them, and goes on to where those went."""
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from family import has
+from fixtures.freeze import HISTORIES, SAVED, STORED
 
 import partial_adaptive as pa
 from partial_adaptive.testing.harness import MODES, same, train, values
 
 FIXTURES = Path(__file__).parent / "fixtures"
-sys.path.insert(0, str(FIXTURES))
-
-from family import has  # noqa: E402
-from freeze import HISTORIES, SAVED, STORED  # noqa: E402  # beside its files
-
 LABELS = [f"{name}-{label}" for name in pa.MEMBERS for label in (*HISTORIES, *STORED)]
 MODES_OF_ALL: list[dict[str, Any]] = [*MODES, {"capturable": True}]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}  # processors round differently

@@ -1,14 +1,33 @@
 """Checkpoints by torch.distributed.checkpoint and by torch.save: training goes on exactly, whatever p is and was."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from family import in_modes
-from lives import WAYS, lives, refused, resumed_lives, saved_lives
+from lives import (
+    HISTORIES,
+    TOLERANCE,
+    WAYS,
+    begin,
+    distance,
+    go_on,
+    lives,
+    network,
+    refused,
+    resumed_lives,
+    saved_lives,
+    started,
+    step,
+    uninterrupted,
+    whole,
+)
 from processes import World
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 import partial_adaptive as pa
 from partial_adaptive.testing.harness import MODES
@@ -115,3 +134,36 @@ def test_kinds_of_state(name: str, mode: dict[str, Any], stored: dict[str, Any],
     if stored.get("beside") == name:
         pytest.skip("a group of a member is one of its own")
     assert lives(name, mode | stored, way, "plain") == []
+
+
+@pytest.mark.environment("checkpoint, folder of an earlier version, 1 → 1")
+@pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
+def test_folder_without_counts(name: str, mode: dict[str, Any], tmp_path: Path) -> None:
+    """What earlier versions and torch have saved lacks `estimator_step`; what is not asked for is derived."""
+    source, target = started(name, "plain", 0.25, mode), started(name, "plain", 0.0, mode)
+    begin(source.optimizer, HISTORIES["1/4"])
+    saved, wanted = (get_optimizer_state_dict(life.model, life.optimizer) for life in (source, target))
+    for entry in (*saved["state"].values(), *wanted["state"].values()):
+        del entry["estimator_step"]
+    dcp.save({"model": source.weights, "optimizer": saved}, checkpoint_id=tmp_path)
+    dcp.load({"model": target.weights, "optimizer": wanted}, checkpoint_id=tmp_path)
+    set_optimizer_state_dict(target.model, target.optimizer, wanted)
+    go_on(target.optimizer)
+    assert distance(target.model, uninterrupted(name, HISTORIES["1/4"], tuple(mode.items()))) <= TOLERANCE
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_torch_loads_ours(fused: bool) -> None:
+    """torch.optim.Adam goes on from a checkpoint of PartialAdam at p = 1/2: what it does not know is no hindrance."""
+    ours, theirs = network(), network()
+    optimizer = pa.PartialAdam(ours.parameters(), lr=0.01, partial=0.5)
+    for number in range(3):
+        step(optimizer, number)
+    theirs.load_state_dict(ours.state_dict())
+    adam = torch.optim.Adam(theirs.parameters())
+    adam.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    adam.param_groups[0].update(fused=fused, foreach=False)
+    for number in range(3, 6):
+        step(optimizer, number)
+        step(adam, number)
+    assert distance(ours, whole(theirs)) <= TOLERANCE
