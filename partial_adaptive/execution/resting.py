@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partial_adaptive.execution.state import AGE, STEP, State, additions, entries, recoded, scaling, without_none
+from partial_adaptive.execution.state import AGE, STEP, State, additions, empty, entries, recoded, without_none
 from partial_adaptive.rules.rounding import group_of
 from partial_adaptive.rules.rule import Recipe, Rule
 
@@ -27,8 +27,8 @@ def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
         param: the parameter.
         rule: the rule that it would have with p > 0.
     """
-    own = scaling(rule, param)
-    added: State = {name: torch.empty(0, device=param.device) for name in own if name not in state}
+    own = empty(rule, param)
+    added: State = {name: value for name, value in own.items() if name not in state}
     if AGE not in state:
         unseen = bool(own) and len(added) == len(own)
         added[AGE] = torch.zeros_like(state[STEP]) if unseen else state[STEP].clone()

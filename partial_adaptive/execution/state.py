@@ -93,6 +93,19 @@ def scaling(rule: Rule, param: Tensor) -> list[str]:
     return [part for name in rule.second_moment.slots for part in _entries(rule, name, param)]
 
 
+def empty(rule: Rule, param: Tensor) -> State:
+    """The entries of the second moment's slots by name and dtype, without elements."""
+    found: State = {}
+    for name in rule.second_moment.slots:
+        slot = rule.slots[name]
+        parts = {name: dtype_of(slot, param)}
+        if slot.codec is not None:
+            likes = _named(name, encoded_like(slot.codec, shape_of(slot, param)))
+            parts = {part: like.dtype for part, like in likes.items()}
+        found |= {part: torch.empty(0, dtype=dtype, device=param.device) for part, dtype in parts.items()}
+    return found
+
+
 def _entries(rule: Rule, name: str, param: Tensor) -> dict[str, tuple[int, ...]]:
     slot = rule.slots[name]
     shape = shape_of(slot, param)
