@@ -86,7 +86,8 @@ class Pair:
 
     def change(self) -> None:
         """A hyperparameter."""
-        known = [name for name in NUMBERS if name in self.twin.optimizer.param_groups[0]]
+        group = self.twin.optimizer.param_groups[0]
+        known = [name for name, values in NUMBERS.items() if type(group.get(name)) is type(values[0])]
         name = self.random.choice(["partial"] * 4 + known)
         value = self.random.choice(EXPONENTS if name == "partial" else NUMBERS[name])
         for life, _ in self.pairs:
