@@ -10,7 +10,8 @@ PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8
 # A processor without AVX512: one variable for torch's own kernels, one for oneDNN's. Other machines know neither.
 AVX2 := $(if $(filter x86_64 amd64,$(shell uname -m)),ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2)
 # These take long, and what they test is not arithmetic.
-ANYWHERE := cli ray report runner
+ANYWHERE := benchmarks/test_cli.py benchmarks/test_ray.py benchmarks/test_report.py benchmarks/test_runner.py \
+  distributed test_interrupted.py
 
 # The oldest torch, the usual one and the newest, each with another Python.
 VERSIONS := python3.11:2.6.0 python3.12:2.14.1 python3.13:2.15.0
@@ -23,10 +24,10 @@ $(READY): pyproject.toml
 	touch $@
 
 test: $(READY)  ## run the tests
-	$(PYTEST) $(OPTIONS)
+	$(PYTEST) tests $(OPTIONS)
 
 test-avx2: $(READY)  ## run the tests again, but for `ANYWHERE`, as a processor without AVX512 would
-	$(AVX2) $(PYTEST) $(ANYWHERE:%=--ignore tests/benchmarks/test_%.py)
+	$(AVX2) $(PYTEST) $(ANYWHERE:%=--ignore tests/%)
 
 test-versions:  ## run the tests with other versions of Python and torch; docs/versions.json gets what came out
 	for pair in $(VERSIONS); do \
@@ -34,7 +35,7 @@ test-versions:  ## run the tests with other versions of Python and torch; docs/v
 	done; test -z "$$failed"
 
 matrix: $(READY)  ## run the tests of environments; docs/environments.json gets what came out
-	$(PYTEST) -m environment --matrix docs/environments.json
+	$(PYTEST) tests -m environment --matrix docs/environments.json
 
 $(FRAMEWORKS)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(FRAMEWORKS)

@@ -128,12 +128,12 @@ def environments() -> str:
     record = json.loads((ROOT / "docs" / "environments.json").read_text())
     columns = ("loop", "foreach", "fused", "capturable", "differentiable")
     rows = []
-    for environment, cells in record["environments"].items():
+    for environment, cells in sorted(record["environments"].items(), key=lambda item: item[0].casefold()):
         found = [cells.get(column) for column in columns]
         counts = [f"{cell['passing']}/{cell['total']}" if cell else "" for cell in found]
         refused = sorted({name for cell in found if cell for name in cell["refused"]})
         rows.append((environment, *counts, ", ".join(f"`{name}`" for name in refused)))
-    note = f"Members that pass / members that have the mode. `make matrix`, torch {record['torch']}."
+    note = f"`make matrix`, torch {record['torch']}."
     return f"{table(('environment', *columns, 'refused by name'), rows)}\n{textwrap.fill(note, 119)}\n"
 
 

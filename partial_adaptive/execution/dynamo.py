@@ -35,8 +35,8 @@ from partial_adaptive.rules.stage import Needs
 REASON = (
     "a step of this optimizer runs outside of torch.compile, with a graph break around it, which fullgraph=True does "
     "not allow: take fullgraph=False, or make the optimizer with capturable=True, with which its step is part of the "
-    "graph (but not with fused, differentiable, skip_nonfinite or coded state, nor if tensors are distributed, sparse or "
-    "share memory)"
+    "graph (but not with fused, differentiable, skip_nonfinite or coded state, nor if tensors are distributed, sparse "
+    "or share memory)"
 )
 
 Group = Mapping[str, Any]
@@ -61,9 +61,9 @@ def entered(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
         # `defaults`, not the groups: Dynamo would guard on all numbers in these, and says that all are capturable.
-        if torch.compiler.is_dynamo_compiling() and self.defaults["capturable"] and not hasattr(self, "found_inf"):
-            if self._init_group(None)[0] >= 0:
-                return hooked(self, *args, **kwargs)
+        possible = torch.compiler.is_dynamo_compiling() and self.defaults["capturable"]
+        if possible and not hasattr(self, "found_inf") and self._init_group(None)[0] >= 0:
+            return hooked(self, *args, **kwargs)
         return outside(self, *args, **kwargs)
 
     vars(enter)["hooked"] = True  # so that torch.optim puts nothing around it
