@@ -236,3 +236,17 @@ def test_threads(name: str, mode: dict[str, Any]) -> None:
     assert failed == []
     for model in models:
         ends(model, plainly(name, mode), "an optimizer of another thread has changed something")
+
+
+@pytest.mark.parametrize("name", list(pa.MEMBERS))
+def test_cycles_of_the_momentum(name: str) -> None:
+    """`OneCycleLR` moves what it takes for the momentum; where there is none it says so, as of torch's Adagrad."""
+    optimizer = maker(name)(network().parameters())
+    cycles = {"max_lr": 0.1, "total_steps": 4}
+    if {"momentum", "betas"} & optimizer.defaults.keys():
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, **cycles)
+        return
+    for it in (optimizer, torch.optim.Adagrad(network().parameters())):
+        with pytest.raises(ValueError, match="optimizer must support momentum or beta1"):
+            torch.optim.lr_scheduler.OneCycleLR(it, **cycles)
+        torch.optim.lr_scheduler.OneCycleLR(it, **cycles, cycle_momentum=False)
