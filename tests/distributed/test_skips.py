@@ -9,6 +9,7 @@ import torch.distributed as dist
 from family import in_modes, maker
 from processes import World, mesh
 from torch import Tensor
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn import Parameter
@@ -138,3 +139,22 @@ def reduced_by_hand() -> tuple[int, bool]:
 def test_shards_that_are_plain_tensors(two: World) -> None:
     """Of these `found_inf` tells; all processes skip."""
     assert two.run(reduced_by_hand) == [(1, True)] * 2
+
+
+def under_zero(told: bool) -> list[bool]:
+    """Which parameters a bad gradient of the first has let move, where each process has one of them."""
+    params = [Parameter(torch.ones(4)), Parameter(torch.ones(4))]
+    make: Any = maker("padam")
+    optimizer: Any = ZeroRedundancyOptimizer(params, make, skip_nonfinite=not told)
+    for param, number in zip(params, (math.inf, 1.0), strict=True):
+        param.grad = torch.full((4,), number)
+    if told:
+        optimizer.optim.found_inf = ~torch.nn.utils.clip_grad_norm_(params, 1.0).isfinite()
+    optimizer.step()
+    return [not torch.equal(param.detach(), torch.ones(4)) for param in params]
+
+
+def test_zero_is_told(two: World) -> None:
+    """A process of ZeRO sees the gradients of its own parameters alone; told of all of them, it skips with the rest."""
+    assert two.run(under_zero, True) == [[False, False]] * 2
+    assert two.run(under_zero, False) == [[False, True]] * 2, "then the docs need not say so any more"
