@@ -340,4 +340,5 @@ def _each(value: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def _as_tensor(number: Any) -> Tensor:
-    return number if isinstance(number, Tensor) else torch.full((), number, dtype=torch.float64, device="cpu")
+    # By `torch.full` the number would be a constant of the graph for AOTAutograd.
+    return number if isinstance(number, Tensor) else torch.ones((), dtype=torch.float64, device="cpu") * number
