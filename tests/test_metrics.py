@@ -93,6 +93,25 @@ def test_kinds_of_steps(dtype: torch.dtype, options: dict[str, Any]) -> None:
         check(optimizer, 1e-12)
 
 
+@pytest.mark.parametrize("stored", [(None, "8bit"), ("8bit", None)], ids=str)
+@pytest.mark.parametrize("name", METRIC)
+def test_state_that_is_to_be_stored_otherwise(name: str, stored: tuple[Any, Any]) -> None:
+    """A `state_dtype` that has changed since the last step is heeded as the step heeds it: nothing starts afresh."""
+    optimizer = maker(name, state_dtype=stored[0])(plain([(3, 4)], torch.float32), partial=0.25)
+    for step in range(3):
+        give(optimizer, step)
+        optimizer.step()
+    give(optimizer, 3)
+    (param,) = params_of(optimizer)
+    before = optimizer.scale_of(param)
+    optimizer.param_groups[0]["state_dtype"] = stored[1]
+    after = optimizer.scale_of(param)
+    assert before is not None
+    assert after is not None
+    same([after], [before], "the scale is that of a fresh state", 0.1)  # levels of the code are 9 % apart
+    check(optimizer, 0.1)
+
+
 def test_sparse_gradients() -> None:
     """Entries of one place are summed, and the rows that a gradient does not touch stay where they are."""
     (param,) = plain([(4, 2)])

@@ -29,12 +29,12 @@ from partial_adaptive.execution.eager import Foreach, Loop
 from partial_adaptive.execution.gathering import Gathering, whole
 from partial_adaptive.execution.masked import prepare_masked
 from partial_adaptive.execution.nonfinite import Verdict
-from partial_adaptive.execution.resting import resting, woken
+from partial_adaptive.execution.resting import converted, resting
 from partial_adaptive.execution.settings import Group, Reader, Settings, on_device
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, settled
-from partial_adaptive.execution.state import State, additions, entries, moved, recoded, scalars_of, without_none
+from partial_adaptive.execution.state import State, additions, entries, moved, scalars_of, without_none
 from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
@@ -308,12 +308,10 @@ class Planner:
         for i, param in enumerate(params):
             checks.parameter(param)
             entry = state.get(param, {})
-            other: State = {}
-            for change in (woken, recoded) if isinstance(entry, dict) else ():
-                other |= change(entry, param, rule)
-                entry = without_none({**entry, **other}) if other else entry
+            changed = converted(entry, param, rule) if isinstance(entry, dict) else {}
+            entry = without_none({**entry, **changed}) if changed else entry
             checks.state(param, entry)
-            added = other | moved(entry, param, group, rule) | additions(entry, param, group, rule)
+            added = changed | moved(entry, param, group, rule) | additions(entry, param, group, rule)
             if isinstance(rule.second_moment, Null):
                 added |= resting({**entry, **added}, param, step.settings.recipe.rule(group, scaled=True))
             states.append(without_none({**entry, **added}) if added else entry)

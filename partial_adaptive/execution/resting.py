@@ -35,7 +35,7 @@ def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     return added
 
 
-def woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
+def _woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     """The entries that were there by name only and that a rule has use for: None, as they are to be made anew."""
     shapes = entries(rule, param)
     names = [
@@ -47,6 +47,18 @@ def woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
         and name.startswith(tuple(rule.second_moment.slots))
     ]
     return dict.fromkeys(names) if names and has_seen_nothing(state) else {}
+
+
+def converted(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
+    """The entries that are otherwise than a rule has them: there by name only, or stored otherwise. None for nothing.
+
+    Args:
+        state: the parameter's state; it is not changed.
+        param: the parameter.
+        rule: the rule of the next step.
+    """
+    changed = _woken(state, param, rule)
+    return changed | recoded(without_none({**state, **changed}) if changed else state, param, rule)
 
 
 def has_seen_nothing(state: Mapping[str, Any]) -> bool:
@@ -73,12 +85,12 @@ def in_full(
             state = checkpoint["state"].get(key)
             if isinstance(state, dict) and isinstance(state.get(STEP), Tensor):
                 rule = recipe.rule(group_of(group, param), scaled=True)
-                added = _missing(state, param, group, rule)
+                added = lacking(state, param, group, rule)
                 if added:
                     checkpoint["state"][key] = without_none({**state, **added})
 
 
-def _missing(state: State, param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
-    other = woken(state, param, rule)
-    other |= recoded(without_none({**state, **other}), param, rule)
-    return other | additions(without_none({**state, **other}), param, group, rule)
+def lacking(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
+    """What a step would put into the state of a parameter before it starts; None stands for what it would take out."""
+    changed = converted(state, param, rule)
+    return changed | additions(without_none({**state, **changed}), param, group, rule)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
 from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered
-from partial_adaptive.execution.resting import woken
+from partial_adaptive.execution.resting import lacking
 from partial_adaptive.execution.staging import Row, decoded, locals_of, pieces, settled
-from partial_adaptive.execution.state import State, additions, advance, entries, without_none
+from partial_adaptive.execution.state import State, advance, entries, without_none
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
 from partial_adaptive.rules.matrix_power import widened
 from partial_adaptive.rules.rule import Rule
@@ -86,8 +86,7 @@ def alone(
     """
     assert param.grad is not None
     copied = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
-    copied = without_none({**copied, **woken(copied, param, rule)})
-    copied |= additions(copied, param, group, rule)
+    copied = without_none({**copied, **lacking(copied, param, group, rule)})
     names = ["param", "grad", *entries(rule, param)]
     tensors = [param, *placed([param], [param.grad]), *(copied[name] for name in names[2:])]
     seen = gathered if rule.needs is Needs.TENSOR else locals_of
