@@ -41,7 +41,6 @@ def test_doctests(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is .*single process")  # it is meant so
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # torch's own checkpoints, before 2.7
 @pytest.mark.parametrize("page", [page for page in PAGES if not pages.needs(page)], ids=relative)
 def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page run, one after the other, as its reader would run them."""

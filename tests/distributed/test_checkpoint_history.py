@@ -11,6 +11,7 @@ import torch.distributed.checkpoint as dcp
 from family import in_modes
 from lives import (
     HISTORIES,
+    LOOP,
     TOLERANCE,
     begin,
     distance,
@@ -31,12 +32,8 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 import partial_adaptive as pa
 from partial_adaptive.testing.harness import MODES
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:torch.distributed is .*single process"),  # it is meant so
-    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),  # torch's own checkpoints, before 2.7
-]
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is .*single process")  # it is meant so
 
-LOOP = {"foreach": False}
 CAPTURABLE = [*MODES, {"capturable": True}]
 Record = Callable[[str, object], None]
 
