@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from partial_adaptive.execution.backend import Prepared, Unit
+from partial_adaptive.execution.backend import Prepared, Task, Unit
 from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.staging import is_lazy, without_autocast
 from partial_adaptive.execution.state import State, scalars_of
@@ -232,7 +232,10 @@ class Tracer:
         for tensors_too in (True, False) if any(moved) else (False,):
             allowed = [_allowed(its, table) if tensors_too else {} for its, table in zip(moved, tables, strict=True)]
             with suppress(RuntimeError, TypeError, ValueError):  # raised again where the step runs outside of a graph
-                units = self._planner.units(groups, state, allowed)
+                commits: list[Task] = []
+                units = self._planner.units(groups, state, allowed, commits)
+                for commit in commits:
+                    commit()
                 whole = {index for index, _, unit in units if unit.rule.needs is Needs.TENSOR}
                 inputs = [allowed[i] if i in whole or not tensors_too else its for i, its in enumerate(moved)]
                 lowered = _lower(units, [group | its for group, its in zip(groups, inputs, strict=True)], tables)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from partial_adaptive.execution.distributed import agreed
 from partial_adaptive.execution.eager import update_one
-from partial_adaptive.execution.nonfinite import agreed, is_finite
+from partial_adaptive.execution.nonfinite import is_finite
 from partial_adaptive.execution.quantiles import counts, quantiles
 from partial_adaptive.execution.scales import alone, next_of, total
 from partial_adaptive.execution.settings import rule_of

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
-from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered
+from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered, summed
 from partial_adaptive.execution.resting import lacking
 from partial_adaptive.execution.staging import Row, decoded, locals_of, pieces, settled
 from partial_adaptive.execution.state import State, advance, entries, without_none
@@ -119,11 +119,5 @@ def _as(scale: Tensor, param: Any, rule: Rule) -> Tensor:
 
 
 def total(numbers: Tensor, param: Any, rule: Rule) -> Tensor:
-    """Sums over what is here of a parameter, as sums over all of it, where that is not the same."""
-    if not is_distributed(param) or rule.needs is Needs.TENSOR:
-        return numbers
-    from torch.distributed.tensor import DTensor, Partial, Replicate
-
-    mesh = param.device_mesh
-    parts = [Replicate() if placement.is_replicate() else Partial() for placement in param.placements]
-    return DTensor.from_local(numbers.to(mesh.device_type), mesh, parts, run_check=False).full_tensor()
+    """Sums over what a rule has seen of a parameter, as sums over all of it."""
+    return numbers if rule.needs is Needs.TENSOR else summed(numbers, param)
