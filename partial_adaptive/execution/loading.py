@@ -1,7 +1,7 @@
 """State from elsewhere: what of a checkpoint, or of another optimizer, fits, brought into the form it has here."""
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,9 @@ from partial_adaptive.execution.state import (
 )
 from partial_adaptive.rules.hyperparameters import EXCLUSIVE, validated
 from partial_adaptive.rules.rounding import group_of
-from partial_adaptive.rules.rule import Recipe
+from partial_adaptive.rules.rule import Recipe, RecipeOf
 
 Group = MutableMapping[str, Any]
-RecipeOf = Callable[[Mapping[str, Any]], Recipe]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What the next step would do, in numbers: how far it goes, by which step sizes, and where ε decides them."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from partial_adaptive.rules.hyperparameters import Hyperparameter, as_float
 from partial_adaptive.rules.matrix_power import widened
 from partial_adaptive.rules.power import divisor
 from partial_adaptive.rules.rounding import group_of
-from partial_adaptive.rules.rule import Recipe, Rule
+from partial_adaptive.rules.rule import Recipe, RecipeOf, Rule
 from partial_adaptive.rules.second_moments import Estimator, Null
 from partial_adaptive.rules.stage import Needs
 
@@ -71,9 +71,7 @@ class _Next(NamedTuple):
     rule: Rule
 
 
-def metrics_of(
-    groups: Sequence[Mapping[str, Any]], state: Mapping[Tensor, State], recipe_of: Callable[[Mapping[str, Any]], Recipe]
-) -> Metrics:
+def metrics_of(groups: Sequence[Mapping[str, Any]], state: Mapping[Tensor, State], recipe_of: RecipeOf) -> Metrics:
     """What the next step would do. Nothing is changed; one parameter is looked at after the other, on copies.
 
     Args:

@@ -22,11 +22,10 @@ from partial_adaptive.execution.backend import Backend, Prepared, Task, Unit
 from partial_adaptive.execution.batched import Batched
 from partial_adaptive.execution.checks import Checks
 from partial_adaptive.execution.compiled.launch import Compiled
-from partial_adaptive.execution.compiled.program import static, trace
 from partial_adaptive.execution.differentiable import Differentiable
 from partial_adaptive.execution.distributed import Layouts, layouts_of, local_columns, placed
 from partial_adaptive.execution.eager import Foreach, Loop
-from partial_adaptive.execution.gathering import Gathering, whole
+from partial_adaptive.execution.gathering import Gathering
 from partial_adaptive.execution.masked import prepare_masked
 from partial_adaptive.execution.nonfinite import Verdict
 from partial_adaptive.execution.resting import converted, resting
@@ -35,7 +34,8 @@ from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, settled
 from partial_adaptive.execution.state import State, additions, entries, moved, scalars_of, without_none
-from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
+from partial_adaptive.execution.trials import Trials
+from partial_adaptive.rules.rule import RecipeOf
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
 
@@ -132,12 +132,10 @@ class Planner:
         foreign: the hyperparameters in a group that its member does not have.
     """
 
-    def __init__(
-        self, recipe_of: Callable[[Mapping[str, Any]], Recipe], foreign: Callable[[Mapping[str, Any]], list[str]]
-    ) -> None:
+    def __init__(self, recipe_of: RecipeOf, foreign: Callable[[Mapping[str, Any]], list[str]]) -> None:
         self.reader = Reader(recipe_of, foreign)
         self._plans: dict[int, Plan] = {}
-        self._tried: dict[Rule, set[Hashable]] = {}
+        self._trials = Trials()
         self._captured: list[Any] = []  # what CUDA graphs read and write, for as long as the optimizer lives
         self._loop, self._foreach, self._batched, self._differentiable = Loop(), Foreach(), Batched(), Differentiable()
         self._compiled = Compiled(self._captured)
@@ -347,7 +345,7 @@ class Planner:
         sharing = Sharing(columns["param"]) if addressable and not gathers else None
         sparse = any(grad.is_sparse for grad in collected.step.grads)
         unit = self._unit(collected, columns, lazy, sharing, addresses_of_any)
-        self._try(unit, inner, blank=collected.step.guarded)
+        self._trials.run(unit, inner, blank=collected.step.guarded)
         looks = Snapshot(collected.tensors) if addressable and not sparse else None
         layouts = layouts_of(collected.columns) if wrapped else None
         local_looks = Snapshot([*chain.from_iterable(columns.values())]) if looks and wrapped and not gathers else None
@@ -388,48 +386,6 @@ class Planner:
         checks = self._checks(collected.step)
         for param, state in zip(collected.step.params, collected.states, strict=True):
             checks.placement(param, state)
-
-    def _try(self, unit: Unit, backend: Backend, *, blank: bool) -> None:
-        """Run the rule once where it can do no harm: on symbols, or on copies where it must see whole tensors.
-
-        Args:
-            unit: whose rule.
-            backend: who is to run it.
-            blank: whether gradients may turn out to be of no use, which a rule may raise errors for.
-
-        Raises:
-            TypeError: where a rule for single elements does more.
-        """
-        if unit.rule not in self._tried:
-            while len(self._tried) >= REMEMBERED:
-                del self._tried[next(iter(self._tried))]
-            self._tried[unit.rule] = set()
-        tried = self._tried[unit.rule]
-        if unit.rule.needs is Needs.ELEMENT:
-            key: Hashable = static(unit.group, unit.table)
-            if key not in tried:
-                trace(unit.rule, unit.group, unit.table, scaled=False)
-                tried.add(key)
-            return
-        for i, param in enumerate(unit.params):
-            anywhere = {**unit.group, "partial": 0.3}  # a rule has the same lines for every p > 0
-            differentiable = backend is self._differentiable
-            key = (static(anywhere, unit.table), param.shape, param.dtype, backend)
-            if key not in tried:
-                one = whole(unit, [i])
-                copy = one.copied([0], blank=blank)
-                grad = copy.columns["grad"][0]
-                before = version_of(grad)
-                self._loop.prepare(copy).ready(copy)()
-                if version_of(grad) != before:
-                    names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
-                    raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
-                if backend is not self._loop:
-                    copy = one.copied([0] if differentiable else [0, 0], blank=blank)
-                    ready = backend.prepare(copy).ready(copy)
-                    assert ready is not None, "what has just been prepared is ready"
-                    ready()
-                tried.add(key)
 
 
 _grad_of = attrgetter("grad")

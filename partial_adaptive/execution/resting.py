@@ -6,7 +6,7 @@ has been. At p = 0 an entry that has seen no gradient is an empty tensor, which 
 value that it would start with in its place, and the count 0, by which loading knows it.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from partial_adaptive.execution.state import AGE, STEP, State, additions, empty, entries, recoded, without_none
 from partial_adaptive.rules.rounding import group_of
-from partial_adaptive.rules.rule import Recipe, Rule
+from partial_adaptive.rules.rule import RecipeOf, Rule
 
 EMPTY = torch.Size([0])
 
@@ -70,7 +70,7 @@ def has_seen_nothing(state: Mapping[str, Any]) -> bool:
 def in_full(
     checkpoint: MutableMapping[str, Any],
     groups: Sequence[Mapping[str, Any]],
-    recipe_of: Callable[[Mapping[str, Any]], Recipe],
+    recipe_of: RecipeOf,
 ) -> None:
     """Give a checkpoint the entries that the next step with p > 0 would find or make, with the values of that moment.
 
