@@ -244,6 +244,19 @@ def test_found_inf_must_be_a_tensor(wrong: Any) -> None:
     assert not optimizer.state
 
 
+@pytest.mark.parametrize("entry", ["capturable", "skip_nonfinite"])
+def test_a_group_that_lacks_an_entry(entry: str) -> None:
+    """It is refused by name, also where a verdict is asked for before the groups are read."""
+    params = start()
+    optimizer = pa.Padam(params)
+    give(optimizer, 0)
+    optimizer.found_inf = torch.zeros(())
+    del optimizer.param_groups[0][entry]
+    with pytest.raises(RuntimeError, match=f"Padam: param group 0 must have '{entry}'"):
+        optimizer.step()
+    assert not optimizer.state
+
+
 @pytest.mark.parametrize("mode", ALL_MODES[:3], ids=str)
 def test_grad_scaler(mode: dict[str, Any]) -> None:
     """With a `GradScaler` its scale goes down after a bad step, a good one is unscaled, and the counts are right."""

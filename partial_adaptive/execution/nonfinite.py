@@ -34,6 +34,7 @@ class Skips:
         Raises:
             TypeError: where `found_inf` is not a tensor of one element.
         """
+        # A group that lacks a hyperparameter is refused by name when the step is planned.
         looks = any(group.get("skip_nonfinite") for group in groups)
         if found_inf is None and not looks:
             return None
@@ -41,7 +42,7 @@ class Skips:
             raise TypeError(f"found_inf must be a tensor of one element, or None, got {found_inf!r}")
         params = [param for group in groups for param in group["params"]]
         device = next((param.device for param in params if not param.is_cpu), torch.device("cpu"))
-        waits = device.type == "cpu" and not any(group["capturable"] for group in groups)
+        waits = device.type == "cpu" and not any(group.get("capturable") for group in groups)
         return Verdict(found_inf, looks, params, torch.zeros((), device=device), waits, self._add)
 
     def _add(self, flag: Tensor) -> None:
