@@ -1,8 +1,12 @@
-"""What every test starts from: one thread, a fixed seed, Hypothesis without deadlines."""
+"""What every test starts from: one thread, a fixed seed, Hypothesis without deadlines; a mesh of one process."""
+
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 pytest_plugins = ["records"]
 
@@ -14,3 +18,12 @@ hypothesis.settings.load_profile("suite")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[DeviceMesh]:
+    """A mesh of this process alone."""
+    store = dist.HashStore()  # type: ignore[attr-defined]  # torch has it, and does not say so
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.optim.optimizer import Optimizer, ParamsT
 
@@ -80,6 +81,11 @@ WHOLE_MODES: list[dict[str, Any]] = [
 def plain(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """Parameters that autograd knows nothing of, which every mode takes."""
     return values(parameters(shapes, dtype))
+
+
+def here(tensor: Tensor) -> Tensor:
+    """What this process has of a distributed tensor; any other is itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 METRIC = [name for name in pa.MEMBERS if _has_a_metric(name)]  # whose second moment has a value per element

@@ -2,8 +2,8 @@
 
 ``pytest --matrix FILE`` writes the matrix environment × mode. A test that carries the marker ``environment("FSDP2")``
 and has the parameters ``name``, a member, and ``mode``, the options of a mode, is a case of that row and column, as
-others may be. One whose member is refused there by name, and which has checked that, says so:
-``record_property("refused", why)``.
+others may be. Other parameters of the test stand in braces: ``environment("checkpoint, {way}")``. One whose member is
+refused there by name, and which has checked that, says so: ``record_property("refused", why)``.
 
 ``pytest --versions FILE`` enters how many tests passed with this Python and this torch into the table in that file.
 """
@@ -45,7 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("environment")
         params = getattr(getattr(item, "callspec", None), "params", {})
         if marker is not None and {"name", "mode"} <= params.keys():
-            item.user_properties.append((PROPERTY, [marker.args[0], column(params["mode"]), params["name"]]))
+            item.user_properties.append(
+                (PROPERTY, [marker.args[0].format(**params), column(params["mode"]), params["name"]])
+            )
 
 
 class Matrix:

@@ -5,7 +5,7 @@ conditions; it shares no code with the library.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from family import METRIC, has, maker
 from third_party import OPTIMIZERS
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn import Parameter
 
@@ -28,9 +27,6 @@ from partial_adaptive.execution.compiled.program import trace
 from partial_adaptive.rules.second_moments import ExpAvgSq
 from partial_adaptive.testing import Make
 from partial_adaptive.testing.harness import contents, gradient, parameters, same, train, values
-
-# What torch before 2.7 says of every mesh of CPUs.
-pytestmark = pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Project = Callable[[Array, Array], Array]  # from points and weights, a vector in each row
@@ -360,13 +356,6 @@ def test_second_moments_without_weights() -> None:
 
 
 # -- distributed parameters
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[DeviceMesh]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("placement", [Shard(0), Replicate()], ids=str)

@@ -193,7 +193,6 @@ def last_folder(folder: Path) -> dict[Any, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is .*single process")
-@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # torch's own, before 2.7
 @pytest.mark.parametrize(("save", "load"), [(save_files, first_file), (save_folders, last_folder)], ids=["file", "dcp"])
 def test_killed_while_saving(save: Any, load: Any, tmp_path: Path) -> None:
     """A process that is killed while it saves leaves a checkpoint that is whole, and goes on from there."""

@@ -2,24 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from family import METRIC, in_modes, maker, plain
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-from torch.nn import Parameter
 
 import partial_adaptive as pa
 from partial_adaptive.execution import quantiles as module
 from partial_adaptive.testing.harness import DECAYS, MODES, SHAPES, contents, gradient, params_of, same
-
-# What torch before 2.7 says of every mesh of CPUs.
-pytestmark = pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
 
 ALL_MODES: list[dict[str, Any]] = [*MODES, {"capturable": True}, {"differentiable": True}]
 NAMES = list(pa.MEMBERS)
@@ -91,6 +83,25 @@ def test_kinds_of_steps(dtype: torch.dtype, options: dict[str, Any]) -> None:
     for step in range(3):
         give(optimizer, step)
         check(optimizer, 1e-12)
+
+
+@pytest.mark.parametrize("stored", [(None, "8bit"), ("8bit", None)], ids=str)
+@pytest.mark.parametrize("name", METRIC)
+def test_state_that_is_to_be_stored_otherwise(name: str, stored: tuple[Any, Any]) -> None:
+    """A `state_dtype` that has changed since the last step is heeded as the step heeds it: nothing starts afresh."""
+    optimizer = maker(name, state_dtype=stored[0])(plain([(3, 4)], torch.float32), partial=0.25)
+    for step in range(3):
+        give(optimizer, step)
+        optimizer.step()
+    give(optimizer, 3)
+    (param,) = params_of(optimizer)
+    before = optimizer.scale_of(param)
+    optimizer.param_groups[0]["state_dtype"] = stored[1]
+    after = optimizer.scale_of(param)
+    assert before is not None
+    assert after is not None
+    same([after], [before], "the scale is that of a fresh state", 0.1)  # levels of the code are 9 % apart
+    check(optimizer, 0.1)
 
 
 def test_sparse_gradients() -> None:
@@ -252,36 +263,3 @@ def test_quantiles(size: int) -> None:
     numbers[-1] = math.inf
     found = module.quantiles(histograms, (1.0,))
     assert found == (math.inf,)
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[DeviceMesh]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    dist.destroy_process_group()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_distributed_tensors(name: str, mesh: DeviceMesh) -> None:
-    """Of DTensors, beside plain tensors, the metrics are those of plain tensors alone."""
-    shapes = [(4, 3), (5,), (2, 2), (3,)]
-
-    def placed(tensor: Tensor, i: int) -> Tensor:
-        return tensor if i == 3 else distribute_tensor(tensor, mesh, [Replicate() if i == 2 else Shard(0)])
-
-    make = maker(name)
-    twin = make(plain(shapes))
-    optimizer = make([Parameter(placed(tensor, i)) for i, tensor in enumerate(plain(shapes))])
-    for step in range(2):
-        give(twin, step)
-        for i, (ours, theirs) in enumerate(zip(params_of(optimizer), params_of(twin), strict=True)):
-            assert theirs.grad is not None
-            ours.grad = placed(theirs.grad.clone(), i)
-        ours, right = optimizer.metrics(), twin.metrics()
-        assert ours.effective_step == (right.effective_step and pytest.approx(right.effective_step, rel=1e-12))
-        assert ours.eps_floor == right.eps_floor
-        norms = ours.param_norm, ours.grad_norm, ours.update_norm
-        assert norms == pytest.approx((right.param_norm, right.grad_norm, right.update_norm), rel=1e-12)
-        optimizer.step()
-        twin.step()
-    assert isinstance(params_of(optimizer)[0], DTensor)

@@ -12,7 +12,7 @@ import torch
 from family import in_modes, maker
 from third_party import OPTIMIZERS
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR
 
 import partial_adaptive as pa
 from partial_adaptive import Box, Geometric, Inverse, InverseSqrt, Padam, Schedule
@@ -385,3 +385,14 @@ def test_beside_a_scheduler_of_torch(order: int) -> None:
         train(optimizer, 1, start=t)
         for scheduler in (torchs, ours)[::order]:
             scheduler.step()
+
+
+@pytest.mark.parametrize("name", [name for name in pa.MEMBERS if pa.MEMBERS[name].counterpart is torch.optim.Adagrad])
+def test_torch_limit_of_cycled_momentum(name: str) -> None:
+    """OneCycleLR and CyclicLR ask for `cycle_momentum=False` where there is no momentum, in torch's Adagrad too."""
+    for make in (maker(name), torch.optim.Adagrad):
+        optimizer = make(parameters())
+        with pytest.raises(ValueError, match="optimizer must support momentum"):
+            OneCycleLR(optimizer, max_lr=0.1, total_steps=4)
+        with pytest.raises(ValueError, match="optimizer must support momentum"):
+            CyclicLR(optimizer, base_lr=0.01, max_lr=0.1)

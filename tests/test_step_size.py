@@ -2,18 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from family import ELEMENTWISE, in_modes, maker, takes_complex
 from step_size import groups, moves, rates, trained
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn import Parameter
 
 import partial_adaptive as pa
@@ -156,45 +151,6 @@ def test_sparse_gradients() -> None:
         lrs += equivalent_lr(optimizer, 1 / 8)
     assert lrs[0] == pytest.approx(lrs[1], rel=1e-6)
     assert lrs[0] != 0.1
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[DeviceMesh]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    dist.destroy_process_group()
-
-
-@pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
-@pytest.mark.parametrize("placement", [Shard(0), Replicate()], ids=["shard", "replicate"])
-@pytest.mark.parametrize("name", ["padam", "partial_muon"])
-def test_distributed_parameters(name: str, placement: Any, mesh: DeviceMesh) -> None:
-    """Of DTensors, the norm is that of all shards: the same learning rate on each process."""
-    plain = Parameter(parameters([(4, 3)])[0].detach())
-    plain.grad = gradient(plain, 0)
-    param = Parameter(distribute_tensor(plain.detach().clone(), mesh, [placement]))
-    param.grad = distribute_tensor(plain.grad.clone(), mesh, [placement])
-    lrs = [equivalent_lr(maker(name)([one], lr=0.1, partial=1 / 2), 1 / 8) for one in (plain, param)]
-    assert lrs[1] == pytest.approx(lrs[0], rel=1e-10)
-
-
-def _on_two(rank: int, path: str) -> None:
-    """One of two processes: half of a parameter each."""
-    dist.init_process_group("gloo", store=dist.FileStore(path, 2), rank=rank, world_size=2)
-    whole = parameters([(5, 3)])[0]
-    param = Parameter(distribute_tensor(whole.detach().clone(), init_device_mesh("cpu", (2,)), [Shard(0)]))
-    param.grad = distribute_tensor(gradient(whole, 0), param.device_mesh, [Shard(0)])
-    whole.grad = gradient(whole, 0)
-    for name in ("padam", "partial_muon"):
-        lrs = [equivalent_lr(maker(name)([one], lr=0.1, partial=1 / 2), 1 / 8) for one in (whole, param)]
-        assert lrs[1] == pytest.approx(lrs[0], rel=1e-10), name
-    dist.destroy_process_group()
-
-
-@pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
-def test_two_processes(tmp_path: Path) -> None:
-    """Both find the learning rate of the whole parameter, of which they have different halves."""
-    torch.multiprocessing.start_processes(_on_two, (str(tmp_path / "store"),), nprocs=2, start_method="spawn")
 
 
 def test_one_exponent_for_each_group() -> None:

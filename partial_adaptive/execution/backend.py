@@ -35,7 +35,7 @@ class Unit:
         places: where the parameters, the gradients and the state (slot by slot, then the 0-dim entries) are in memory;
             None where it has not been looked at.
         grad_scale: by which all gradients come multiplied, where a `torch.amp.GradScaler` leaves that to the step.
-        found_inf: whether one of them is not finite, and the step to be skipped.
+        found_inf: not 0 where the step is to leave no trace; None where it is taken in any case.
     """
 
     rule: Rule

@@ -1,6 +1,6 @@
-"""Distributed tensors: how they are placed, whole ones of them, and the way home."""
+"""Distributed tensors: how they are placed, whole ones of them, and the way home; numbers of all processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -102,6 +102,36 @@ def of_parts(part: Tensor, like: Any, shape: torch.Size | None = None) -> Tensor
     shape = like.shape if shape is None else shape
     strides = torch.empty(shape, device="meta").stride()
     return DTensor.from_local(part, like.device_mesh, like.placements, run_check=False, shape=shape, stride=strides)
+
+
+def summed(numbers: Tensor, like: Any) -> Tensor:
+    """Sums over what is here of a tensor, as sums over all of it."""
+    if not is_distributed(like):
+        return numbers
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    mesh = like.device_mesh
+    parts = [Replicate() if placement.is_replicate() else Partial() for placement in like.placements]
+    return DTensor.from_local(numbers.to(mesh.device_type), mesh, parts, run_check=False).full_tensor()
+
+
+def agreed(flag: Tensor, params: Iterable[Any]) -> Tensor:
+    """The largest value of a flag among the processes that distributed parameters are spread over.
+
+    That takes one reduction for each dimension of each mesh. All processes must come here with the same parameters,
+    whether these have gradients or not.
+    """
+    kinds = {kind for kind in {*map(type, params)} if hasattr(kind, "device_mesh")}
+    if not kinds:
+        return flag
+    from torch.distributed.tensor import DTensor, Partial
+
+    meshes = dict.fromkeys(param.device_mesh for param in params if type(param) in kinds)
+    for mesh in sorted(meshes, key=lambda mesh: mesh.ndim):  # wide ones last: they see what narrow ones have found
+        if mesh.get_coordinate() is not None:
+            here = flag.to(mesh.device_type)
+            flag = DTensor.from_local(here, mesh, [Partial("max")] * mesh.ndim, run_check=False).full_tensor()
+    return flag
 
 
 def _replicated(tensor: Any) -> list[Any]:

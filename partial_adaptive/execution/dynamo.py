@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from partial_adaptive.execution.backend import Prepared, Unit
+from partial_adaptive.execution.backend import Prepared, Task, Unit
 from partial_adaptive.execution.plan import Planner
+from partial_adaptive.execution.settings import flat
 from partial_adaptive.execution.staging import is_lazy, without_autocast
 from partial_adaptive.execution.state import State, scalars_of
 from partial_adaptive.rules.hyperparameters import Hyperparameter
@@ -232,7 +233,10 @@ class Tracer:
         for tensors_too in (True, False) if any(moved) else (False,):
             allowed = [_allowed(its, table) if tensors_too else {} for its, table in zip(moved, tables, strict=True)]
             with suppress(RuntimeError, TypeError, ValueError):  # raised again where the step runs outside of a graph
-                units = self._planner.units(groups, state, allowed)
+                commits: list[Task] = []
+                units = self._planner.units(groups, state, allowed, commits)
+                for commit in commits:
+                    commit()
                 whole = {index for index, _, unit in units if unit.rule.needs is Needs.TENSOR}
                 inputs = [allowed[i] if i in whole or not tensors_too else its for i, its in enumerate(moved)]
                 lowered = _lower(units, [group | its for group, its in zip(groups, inputs, strict=True)], tables)
@@ -282,8 +286,8 @@ def _moved(group: Group, table: Table, last: Group) -> dict[str, Any]:
     for name in (name for name, entry in table.items() if not entry.static):
         value, before = group[name], last.get(name)
         pair = isinstance(value, tuple) and isinstance(before, tuple) and len(value) == len(before)
-        now = tuple(map(one, _flat(value), _flat(before))) if pair else one(value, before)
-        if any(new is not old for new, old in zip(_flat(now), _flat(value), strict=True)):
+        now = tuple(map(one, flat(value), flat(before))) if pair else one(value, before)
+        if any(new is not old for new, old in zip(flat(now), flat(value), strict=True)):
             found[name] = now
     return found
 
@@ -295,7 +299,7 @@ def _allowed(moved: Group, table: Table) -> dict[str, Any]:
 
 def elements(group: Group, names: Sequence[str]) -> list[Any]:
     """The values of hyperparameters, those of a tuple one by one."""
-    return [element for name in names for element in _flat(group[name])]
+    return [element for name in names for element in flat(group[name])]
 
 
 def _is_traceable(unit: Unit) -> bool:
@@ -329,10 +333,6 @@ def _layout(template: Group) -> Layout:
     found = list(enumerate(elements(template, tuple(template))))
     moving = tuple(position for position, element in found if isinstance(element, Input))
     return tuple(template), moving, tuple((i, element) for i, element in found if type(element) in (int, float))
-
-
-def _flat(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _each(value: Any, function: Callable[[Any], Any]) -> Any:

@@ -1,7 +1,7 @@
 """State from elsewhere: what of a checkpoint, or of another optimizer, fits, brought into the form it has here."""
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _get_scalar_dtype
 
-from partial_adaptive.execution.resting import has_seen_nothing, resting, woken
+from partial_adaptive.execution.resting import converted, has_seen_nothing, resting
 from partial_adaptive.execution.state import (
     AGE,
     STEP,
@@ -19,14 +19,12 @@ from partial_adaptive.execution.state import (
     recoded,
     scalars_of,
     scaling,
-    without_none,
 )
 from partial_adaptive.rules.hyperparameters import EXCLUSIVE, validated
 from partial_adaptive.rules.rounding import group_of
-from partial_adaptive.rules.rule import Recipe
+from partial_adaptive.rules.rule import Recipe, RecipeOf
 
 Group = MutableMapping[str, Any]
-RecipeOf = Callable[[Mapping[str, Any]], Recipe]
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,7 @@ def taken(
 def _fitted(saved: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], recipe: Recipe) -> State:
     """The entry of a parameter, each tensor a copy; None stands for what is not there."""
     rule, owner = recipe.rule(group_of(group, param), scaled=True), recipe.owner
-    saved = without_none({**saved, **woken(saved, param, rule)})
-    saved = {**saved, **recoded(saved, param, rule)}
+    saved = {**saved, **converted(saved, param, rule)}
     shapes = entries(rule, param) | dict.fromkeys(scalars_of(rule), ())
     state = {}
     for name, value in saved.items():

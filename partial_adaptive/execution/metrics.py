@@ -1,7 +1,7 @@
 """What the next step would do, in numbers: how far it goes, by which step sizes, and where ε decides them."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from partial_adaptive.execution.distributed import agreed
 from partial_adaptive.execution.eager import update_one
-from partial_adaptive.execution.nonfinite import agreed, is_finite
+from partial_adaptive.execution.nonfinite import is_finite
 from partial_adaptive.execution.quantiles import counts, quantiles
 from partial_adaptive.execution.scales import alone, next_of, total
 from partial_adaptive.execution.settings import rule_of
@@ -20,7 +21,7 @@ from partial_adaptive.rules.hyperparameters import Hyperparameter, as_float
 from partial_adaptive.rules.matrix_power import widened
 from partial_adaptive.rules.power import divisor
 from partial_adaptive.rules.rounding import group_of
-from partial_adaptive.rules.rule import Recipe, Rule
+from partial_adaptive.rules.rule import Recipe, RecipeOf, Rule
 from partial_adaptive.rules.second_moments import Estimator, Null
 from partial_adaptive.rules.stage import Needs
 
@@ -70,9 +71,7 @@ class _Next(NamedTuple):
     rule: Rule
 
 
-def metrics_of(
-    groups: Sequence[Mapping[str, Any]], state: Mapping[Tensor, State], recipe_of: Callable[[Mapping[str, Any]], Recipe]
-) -> Metrics:
+def metrics_of(groups: Sequence[Mapping[str, Any]], state: Mapping[Tensor, State], recipe_of: RecipeOf) -> Metrics:
     """What the next step would do. Nothing is changed; one parameter is looked at after the other, on copies.
 
     Args:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
+from partial_adaptive.execution.distributed import agreed
 from partial_adaptive.execution.staging import locals_of
 
 
@@ -33,6 +34,7 @@ class Skips:
         Raises:
             TypeError: where `found_inf` is not a tensor of one element.
         """
+        # A group that lacks a hyperparameter is refused by name when the step is planned.
         looks = any(group.get("skip_nonfinite") for group in groups)
         if found_inf is None and not looks:
             return None
@@ -40,7 +42,7 @@ class Skips:
             raise TypeError(f"found_inf must be a tensor of one element, or None, got {found_inf!r}")
         params = [param for group in groups for param in group["params"]]
         device = next((param.device for param in params if not param.is_cpu), torch.device("cpu"))
-        waits = device.type == "cpu" and not any(group["capturable"] for group in groups)
+        waits = device.type == "cpu" and not any(group.get("capturable") for group in groups)
         return Verdict(found_inf, looks, params, torch.zeros((), device=device), waits, self._add)
 
     def _add(self, flag: Tensor) -> None:
@@ -121,22 +123,3 @@ def _extremes(tensors: list[Tensor]) -> list[Tensor]:
     if tensors[0].is_cpu:  # where norms are computed one by one as well, and slowly
         return [extreme for tensor in tensors for extreme in torch.aminmax(tensor)]
     return [*torch._foreach_norm(tensors, math.inf)]
-
-
-def agreed(flag: Tensor, params: Iterable[Any]) -> Tensor:
-    """The largest value of a flag among the processes that distributed parameters are spread over.
-
-    That takes one reduction for each dimension of each mesh. All processes must come here with the same parameters,
-    whether these have gradients or not.
-    """
-    kinds = {kind for kind in {*map(type, params)} if hasattr(kind, "device_mesh")}
-    if not kinds:
-        return flag
-    from torch.distributed.tensor import DTensor, Partial
-
-    meshes = dict.fromkeys(param.device_mesh for param in params if type(param) in kinds)
-    for mesh in sorted(meshes, key=lambda mesh: mesh.ndim):  # wide ones last: they see what narrow ones have found
-        if mesh.get_coordinate() is not None:
-            here = flag.to(mesh.device_type)
-            flag = DTensor.from_local(here, mesh, [Partial("max")] * mesh.ndim, run_check=False).full_tensor()
-    return flag

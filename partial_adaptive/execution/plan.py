@@ -1,9 +1,9 @@
 """What a step will do: which parameters together, by whom, with which numbers. It refuses, and changes nothing.
 
 Of a group's last step a `Plan` is kept: how all tensors looked, and what the backend made of that. At each step the
-tensors are gathered from where the user has them and looked at. If they look as they did, the plan holds (`_recalled`);
-if not, everything is checked and planned anew (`_checked`, `_prepared`). Addresses are read at every step (`_unit`).
-What a step adds to the state is committed once all groups are planned.
+tensors are collected from where the user has them, and looked at. If they look as they did, the plan holds
+(`_recalled`); if not, everything is checked and planned anew (`_checked`, `_prepared`). Addresses are read at every
+step (`_unit`). What a step adds to the state is committed once all groups are planned.
 """
 
 import functools
@@ -22,20 +22,20 @@ from partial_adaptive.execution.backend import Backend, Prepared, Task, Unit
 from partial_adaptive.execution.batched import Batched
 from partial_adaptive.execution.checks import Checks
 from partial_adaptive.execution.compiled.launch import Compiled
-from partial_adaptive.execution.compiled.program import static, trace
 from partial_adaptive.execution.differentiable import Differentiable
 from partial_adaptive.execution.distributed import Layouts, layouts_of, local_columns, placed
 from partial_adaptive.execution.eager import Foreach, Loop
-from partial_adaptive.execution.gathering import Gathering, whole
+from partial_adaptive.execution.gathering import Gathering
 from partial_adaptive.execution.masked import prepare_masked
 from partial_adaptive.execution.nonfinite import Verdict
-from partial_adaptive.execution.resting import resting, woken
+from partial_adaptive.execution.resting import converted, resting
 from partial_adaptive.execution.settings import Group, Reader, Settings, on_device
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, settled
-from partial_adaptive.execution.state import State, additions, entries, moved, recoded, scalars_of, without_none
-from partial_adaptive.rules.rule import REMEMBERED, Recipe, Rule, version_of
+from partial_adaptive.execution.state import State, additions, entries, moved, scalars_of, without_none
+from partial_adaptive.execution.trials import Trials
+from partial_adaptive.rules.rule import RecipeOf
 from partial_adaptive.rules.second_moments import Null
 from partial_adaptive.rules.stage import Needs
 
@@ -51,7 +51,7 @@ class Step:
         params: its parameters that have gradients.
         grads: these.
         grad_scale: by which gradients come multiplied, from a `torch.amp.GradScaler`.
-        found_inf: becomes not 0 where the step is to be taken back; None where it never is.
+        found_inf: becomes not 0 where the step is to leave no trace; None where that is settled before it runs.
         guarded: whether the step may turn out to be one that is skipped.
     """
 
@@ -71,7 +71,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Collected:
     """The tensors of a step, as the user has them.
 
     Args:
@@ -132,12 +132,10 @@ class Planner:
         foreign: the hyperparameters in a group that its member does not have.
     """
 
-    def __init__(
-        self, recipe_of: Callable[[Mapping[str, Any]], Recipe], foreign: Callable[[Mapping[str, Any]], list[str]]
-    ) -> None:
+    def __init__(self, recipe_of: RecipeOf, foreign: Callable[[Mapping[str, Any]], list[str]]) -> None:
         self.reader = Reader(recipe_of, foreign)
         self._plans: dict[int, Plan] = {}
-        self._tried: dict[Rule, set[Hashable]] = {}
+        self._trials = Trials()
         self._captured: list[Any] = []  # what CUDA graphs read and write, for as long as the optimizer lives
         self._loop, self._foreach, self._batched, self._differentiable = Loop(), Foreach(), Batched(), Differentiable()
         self._compiled = Compiled(self._captured)
@@ -195,19 +193,27 @@ class Planner:
         return [*commits, *tasks]
 
     def units(
-        self, groups: Sequence[Group], state: MutableMapping[Tensor, State], others: Sequence[Mapping[str, Any]]
+        self,
+        groups: Sequence[Group],
+        state: MutableMapping[Tensor, State],
+        others: Sequence[Mapping[str, Any]],
+        commits: list[Task],
     ) -> list[tuple[int, Prepared, Unit]]:
-        """What a graph of `torch.compile` is made of: each group's units, planned anew, with their state committed."""
+        """What a graph of `torch.compile` is made of: each group's units, planned anew. Their state is to be committed.
+
+        Args:
+            groups: the optimizer's param groups.
+            state: the optimizer's state.
+            others: for each group the hyperparameters that are to have other values.
+            commits: gets what brings new entries into the state.
+        """
         units: list[tuple[int, Prepared, Unit]] = []
-        commits: list[Task] = []
         for index, group, settings in self.reader.apart(groups, others):
             params, grads = _with_gradients(group["params"])
             if params:
                 step = Step(groups, group, settings, params, grads, None, None)
                 plan, unit = self._prepared(self._checked(step, state, commits))
                 units.append((index, plan.prepared, unit))
-        for commit in commits:
-            commit()
         return units
 
     def _capturing(self, step: Step) -> bool:
@@ -234,21 +240,21 @@ class Planner:
             scalars = [*chain.from_iterable(map(itemgetter(name), states) for name in scalars_of(step.settings.rule))]
         except (KeyError, TypeError):  # an entry, or all of them, is missing
             return None, None
-        gathered = Gathered(step, states, slots, scalars)
-        if not plan.looks.holds(gathered.tensors):
+        collected = Collected(step, states, slots, scalars)
+        if not plan.looks.holds(collected.tensors):
             return None, None
-        columns = gathered.columns
+        columns = collected.columns
         if plan.layouts is not None and layouts_of(columns) != plan.layouts:
             return None, None
         if plan.local_looks is not None:
             columns = local_columns(columns)
             if not plan.local_looks.holds([*chain.from_iterable(columns.values())]):
                 return None, None
-        return plan, self._unit(gathered, columns, plan.lazy, plan.sharing, plan.locate)
+        return plan, self._unit(collected, columns, plan.lazy, plan.sharing, plan.locate)
 
     def _unit(
         self,
-        gathered: Gathered,
+        collected: Collected,
         columns: Mapping[str, list[Tensor]],
         lazy: frozenset[int],
         sharing: Sharing | None,
@@ -260,7 +266,7 @@ class Planner:
         if lazy:
             grads = [settled(grad) if i in lazy else grad for i, grad in enumerate(grads)]
         if sharing is not None:
-            kept = [*chain(*(columns[name] for name in gathered.slots), gathered.scalars)]
+            kept = [*chain(*(columns[name] for name in collected.slots), collected.scalars)]
             places = locate(columns["param"]), locate(grads), locate(kept)
             sharing.look(*places)
             rounds = sharing.rounds
@@ -269,17 +275,17 @@ class Planner:
                 grads = [grad.clone() if i in sharing.aliased else grad for i, grad in enumerate(grads)]
             if sharing.doubled is not None:
                 what = "is in the memory of another tensor; it needs its own, a clone()"
-                raise self._misplaced(gathered, kept[sharing.doubled], what)
+                raise self._misplaced(collected, kept[sharing.doubled], what)
             for tensor in [*columns["param"], *grads, *kept] if sharing.nowhere else ():
                 if not tensor.is_sparse and tensor.numel() and not tensor.is_meta and not tensor.data_ptr():
-                    raise self._misplaced(gathered, tensor, "was freed: there is no storage")
-        step = gathered.step
+                    raise self._misplaced(collected, tensor, "was freed: there is no storage")
+        step = collected.step
         return Unit(
             step.settings.rule,
             step.group,
             step.settings.recipe.table,
             step.params,
-            gathered.states,
+            collected.states,
             {**columns, "grad": grads},
             rounds,
             places,
@@ -287,18 +293,18 @@ class Planner:
             step.found_inf,
         )
 
-    def _misplaced(self, gathered: Gathered, tensor: Tensor, what: str) -> RuntimeError:
+    def _misplaced(self, collected: Collected, tensor: Tensor, what: str) -> RuntimeError:
         """The error for a tensor that is not where it must be."""
-        params = gathered.step.params
-        named = [*zip(params, repeat("memory"), params), *zip(params, repeat("gradient"), gathered.step.grads)]
-        for param, state in zip(params, gathered.states, strict=True):
+        params = collected.step.params
+        named = [*zip(params, repeat("memory"), params), *zip(params, repeat("gradient"), collected.step.grads)]
+        for param, state in zip(params, collected.states, strict=True):
             named += [(param, f"state[{name!r}]", value) for name, value in state.items()]
         param, name, _ = next((found for found in named if found[2] is tensor), (params[0], "memory", tensor))
-        return self._checks(gathered.step).refuse(param, f"cannot be updated: its {name} {what}")
+        return self._checks(collected.step).refuse(param, f"cannot be updated: its {name} {what}")
 
     # -- what is made anew
 
-    def _checked(self, step: Step, state: MutableMapping[Tensor, State], commits: list[Task]) -> Gathered:
+    def _checked(self, step: Step, state: MutableMapping[Tensor, State], commits: list[Task]) -> Collected:
         """The tensors of a step, checked, with the state that is missing; `commits` brings that home."""
         group, rule, params = step.group, step.settings.rule, step.params
         checks = self._checks(step)
@@ -308,12 +314,10 @@ class Planner:
         for i, param in enumerate(params):
             checks.parameter(param)
             entry = state.get(param, {})
-            other: State = {}
-            for change in (woken, recoded) if isinstance(entry, dict) else ():
-                other |= change(entry, param, rule)
-                entry = without_none({**entry, **other}) if other else entry
+            changed = converted(entry, param, rule) if isinstance(entry, dict) else {}
+            entry = without_none({**entry, **changed}) if changed else entry
             checks.state(param, entry)
-            added = other | moved(entry, param, group, rule) | additions(entry, param, group, rule)
+            added = changed | moved(entry, param, group, rule) | additions(entry, param, group, rule)
             if isinstance(rule.second_moment, Null):
                 added |= resting({**entry, **added}, param, step.settings.recipe.rule(group, scaled=True))
             states.append(without_none({**entry, **added}) if added else entry)
@@ -322,39 +326,39 @@ class Planner:
         names = list(entries(rule, params[0]))
         slots = {name: [entry[name] for entry in states] for name in names}
         scalars = [entry[name] for name in scalars_of(rule) for entry in states]
-        return Gathered(step, states, slots, scalars)
+        return Collected(step, states, slots, scalars)
 
-    def _prepared(self, gathered: Gathered) -> tuple[Plan, Unit]:
+    def _prepared(self, collected: Collected) -> tuple[Plan, Unit]:
         """A plan, and what it is first used on."""
-        rule = gathered.step.settings.rule
-        inner = self._backend(gathered)
+        rule = collected.step.settings.rule
+        inner = self._backend(collected)
         differentiable = inner is self._differentiable
-        wrapped = any(map(is_wrapper, chain.from_iterable(gathered.columns.values())))
+        wrapped = any(map(is_wrapper, chain.from_iterable(collected.columns.values())))
         if wrapped:
-            self._check_placements(gathered)
+            self._check_placements(collected)
         gathers = wrapped and not differentiable and rule.needs is Needs.TENSOR
         backend: Backend = Gathering(inner) if gathers else inner
-        here = gathered.columns if differentiable or not wrapped else local_columns(gathered.columns)
-        columns = gathered.columns if gathers else here
+        here = collected.columns if differentiable or not wrapped else local_columns(collected.columns)
+        columns = collected.columns if gathers else here
         lazy = frozenset(i for i, grad in enumerate(columns["grad"]) if grad.layout is torch.strided and is_lazy(grad))
         addressable = not differentiable and not any(map(is_wrapper, (*here["param"], *here["grad"])))
         sharing = Sharing(columns["param"]) if addressable and not gathers else None
-        sparse = any(grad.is_sparse for grad in gathered.step.grads)
-        unit = self._unit(gathered, columns, lazy, sharing, addresses_of_any)
-        self._try(unit, inner, blank=gathered.step.guarded)
-        looks = Snapshot(gathered.tensors) if addressable and not sparse else None
-        layouts = layouts_of(gathered.columns) if wrapped else None
+        sparse = any(grad.is_sparse for grad in collected.step.grads)
+        unit = self._unit(collected, columns, lazy, sharing, addresses_of_any)
+        self._trials.run(unit, inner, blank=collected.step.guarded)
+        looks = Snapshot(collected.tensors) if addressable and not sparse else None
+        layouts = layouts_of(collected.columns) if wrapped else None
         local_looks = Snapshot([*chain.from_iterable(columns.values())]) if looks and wrapped and not gathers else None
-        masked = gathered.step.found_inf is not None and inner is not self._compiled  # which has masks of its own
+        masked = collected.step.found_inf is not None and inner is not self._compiled  # which has masks of its own
         prepared = prepare_masked(backend, unit) if masked else backend.prepare(unit)
-        slots = list(gathered.slots)
-        key = gathered.step.key
+        slots = list(collected.slots)
+        key = collected.step.key
         return Plan(key, looks, layouts, local_looks, slots, lazy, sharing, backend.locate, prepared), unit
 
-    def _backend(self, gathered: Gathered) -> Backend:
+    def _backend(self, collected: Collected) -> Backend:
         """Who carries out the step."""
-        group, rule, params = gathered.step.group, gathered.step.settings.rule, gathered.step.params
-        owner = gathered.step.settings.recipe.owner
+        group, rule, params = collected.step.group, collected.step.settings.rule, collected.step.params
+        owner = collected.step.settings.recipe.owner
         asked: tuple[Backend, str] | None = None
         if group["differentiable"]:
             asked = self._differentiable, "differentiable=True"
@@ -378,52 +382,10 @@ class Planner:
     def _checks(self, step: Step) -> Checks:
         return Checks(step.settings.recipe.owner, step.groups, step.group, step.settings.rule)
 
-    def _check_placements(self, gathered: Gathered) -> None:
-        checks = self._checks(gathered.step)
-        for param, state in zip(gathered.step.params, gathered.states, strict=True):
+    def _check_placements(self, collected: Collected) -> None:
+        checks = self._checks(collected.step)
+        for param, state in zip(collected.step.params, collected.states, strict=True):
             checks.placement(param, state)
-
-    def _try(self, unit: Unit, backend: Backend, *, blank: bool) -> None:
-        """Run the rule once where it can do no harm: on symbols, or on copies where it must see whole tensors.
-
-        Args:
-            unit: whose rule.
-            backend: who is to run it.
-            blank: whether gradients may turn out to be of no use, which a rule may raise errors for.
-
-        Raises:
-            TypeError: where a rule for single elements does more.
-        """
-        if unit.rule not in self._tried:
-            while len(self._tried) >= REMEMBERED:
-                del self._tried[next(iter(self._tried))]
-            self._tried[unit.rule] = set()
-        tried = self._tried[unit.rule]
-        if unit.rule.needs is Needs.ELEMENT:
-            key: Hashable = static(unit.group, unit.table)
-            if key not in tried:
-                trace(unit.rule, unit.group, unit.table, scaled=False)
-                tried.add(key)
-            return
-        for i, param in enumerate(unit.params):
-            anywhere = {**unit.group, "partial": 0.3}  # a rule has the same lines for every p > 0
-            differentiable = backend is self._differentiable
-            key = (static(anywhere, unit.table), param.shape, param.dtype, backend)
-            if key not in tried:
-                one = whole(unit, [i])
-                copy = one.copied([0], blank=blank)
-                grad = copy.columns["grad"][0]
-                before = version_of(grad)
-                self._loop.prepare(copy).ready(copy)()
-                if version_of(grad) != before:
-                    names = ", ".join(type(stage).__name__ for stage in unit.rule.stages)
-                    raise TypeError(f"one of {names} changes the gradient in place; it must leave it as it is")
-                if backend is not self._loop:
-                    copy = one.copied([0] if differentiable else [0, 0], blank=blank)
-                    ready = backend.prepare(copy).ready(copy)
-                    assert ready is not None, "what has just been prepared is ready"
-                    ready()
-                tried.add(key)
 
 
 _grad_of = attrgetter("grad")

@@ -6,7 +6,7 @@ has been. At p = 0 an entry that has seen no gradient is an empty tensor, which 
 value that it would start with in its place, and the count 0, by which loading knows it.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from partial_adaptive.execution.state import AGE, STEP, State, additions, empty, entries, recoded, without_none
 from partial_adaptive.rules.rounding import group_of
-from partial_adaptive.rules.rule import Recipe, Rule
+from partial_adaptive.rules.rule import RecipeOf, Rule
 
 EMPTY = torch.Size([0])
 
@@ -35,7 +35,7 @@ def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     return added
 
 
-def woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
+def _woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     """The entries that were there by name only and that a rule has use for: None, as they are to be made anew."""
     shapes = entries(rule, param)
     names = [
@@ -49,6 +49,18 @@ def woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     return dict.fromkeys(names) if names and has_seen_nothing(state) else {}
 
 
+def converted(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
+    """The entries that are otherwise than a rule has them: there by name only, or stored otherwise. None for nothing.
+
+    Args:
+        state: the parameter's state; it is not changed.
+        param: the parameter.
+        rule: the rule of the next step.
+    """
+    changed = _woken(state, param, rule)
+    return changed | recoded(without_none({**state, **changed}) if changed else state, param, rule)
+
+
 def has_seen_nothing(state: Mapping[str, Any]) -> bool:
     """Whether the second moment is known to have seen no gradient."""
     age = state.get(AGE)
@@ -58,7 +70,7 @@ def has_seen_nothing(state: Mapping[str, Any]) -> bool:
 def in_full(
     checkpoint: MutableMapping[str, Any],
     groups: Sequence[Mapping[str, Any]],
-    recipe_of: Callable[[Mapping[str, Any]], Recipe],
+    recipe_of: RecipeOf,
 ) -> None:
     """Give a checkpoint the entries that the next step with p > 0 would find or make, with the values of that moment.
 
@@ -73,12 +85,12 @@ def in_full(
             state = checkpoint["state"].get(key)
             if isinstance(state, dict) and isinstance(state.get(STEP), Tensor):
                 rule = recipe.rule(group_of(group, param), scaled=True)
-                added = _missing(state, param, group, rule)
+                added = lacking(state, param, group, rule)
                 if added:
                     checkpoint["state"][key] = without_none({**state, **added})
 
 
-def _missing(state: State, param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
-    other = woken(state, param, rule)
-    other |= recoded(without_none({**state, **other}), param, rule)
-    return other | additions(without_none({**state, **other}), param, group, rule)
+def lacking(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
+    """What a step would put into the state of a parameter before it starts; None stands for what it would take out."""
+    changed = converted(state, param, rule)
+    return changed | additions(without_none({**state, **changed}), param, group, rule)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
-from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered
-from partial_adaptive.execution.resting import woken
+from partial_adaptive.execution.distributed import gathered, is_distributed, of_parts, placed, scattered, summed
+from partial_adaptive.execution.resting import lacking
 from partial_adaptive.execution.staging import Row, decoded, locals_of, pieces, settled
-from partial_adaptive.execution.state import State, additions, advance, entries, without_none
+from partial_adaptive.execution.state import State, advance, entries, without_none
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, as_float
 from partial_adaptive.rules.matrix_power import widened
 from partial_adaptive.rules.rule import Rule
@@ -86,8 +86,7 @@ def alone(
     """
     assert param.grad is not None
     copied = {name: value.clone() for name, value in state.items() if isinstance(value, Tensor)}
-    copied = without_none({**copied, **woken(copied, param, rule)})
-    copied |= additions(copied, param, group, rule)
+    copied = without_none({**copied, **lacking(copied, param, group, rule)})
     names = ["param", "grad", *entries(rule, param)]
     tensors = [param, *placed([param], [param.grad]), *(copied[name] for name in names[2:])]
     seen = gathered if rule.needs is Needs.TENSOR else locals_of
@@ -120,11 +119,5 @@ def _as(scale: Tensor, param: Any, rule: Rule) -> Tensor:
 
 
 def total(numbers: Tensor, param: Any, rule: Rule) -> Tensor:
-    """Sums over what is here of a parameter, as sums over all of it, where that is not the same."""
-    if not is_distributed(param) or rule.needs is Needs.TENSOR:
-        return numbers
-    from torch.distributed.tensor import DTensor, Partial, Replicate
-
-    mesh = param.device_mesh
-    parts = [Replicate() if placement.is_replicate() else Partial() for placement in param.placements]
-    return DTensor.from_local(numbers.to(mesh.device_type), mesh, parts, run_check=False).full_tensor()
+    """Sums over what a rule has seen of a parameter, as sums over all of it."""
+    return numbers if rule.needs is Needs.TENSOR else summed(numbers, param)

@@ -11,7 +11,7 @@ from torch import Tensor
 from partial_adaptive.execution.compiled.program import static
 from partial_adaptive.rules.hyperparameters import validated
 from partial_adaptive.rules.rounding import NEAREST, group_of
-from partial_adaptive.rules.rule import Recipe, Rule
+from partial_adaptive.rules.rule import Recipe, RecipeOf, Rule
 
 Group = MutableMapping[str, Any]
 
@@ -43,9 +43,7 @@ class Reader:
         foreign: the hyperparameters in a group that its member does not have.
     """
 
-    def __init__(
-        self, recipe_of: Callable[[Mapping[str, Any]], Recipe], foreign: Callable[[Mapping[str, Any]], list[str]]
-    ) -> None:
+    def __init__(self, recipe_of: RecipeOf, foreign: Callable[[Mapping[str, Any]], list[str]]) -> None:
         self.recipe_of = recipe_of
         self.foreign = foreign
         self._known: dict[int, Settings] = {}
@@ -114,7 +112,7 @@ class Reader:
         recipe = self.recipe_of(group)
         values = tuple(map(group.__getitem__, recipe.table))
         rule = rule_of(recipe, group)
-        lasting = not any(isinstance(v, Tensor) for value in values for v in _flat(value))
+        lasting = not any(isinstance(v, Tensor) for value in values for v in flat(value))
         return Settings(recipe, values, rule, (rule, static(group, recipe.table)), lasting)
 
 
@@ -163,7 +161,8 @@ def _chosen(group: Group, positions: Sequence[int]) -> Group:
     return {**group, **lists}
 
 
-def _flat(value: Any) -> tuple[Any, ...]:
+def flat(value: Any) -> tuple[Any, ...]:
+    """The elements of a hyperparameter: of a tuple several, of any other one."""
     return value if type(value) is tuple else (value,)
 
 

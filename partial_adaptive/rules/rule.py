@@ -382,3 +382,6 @@ def _check_names(parts: Sequence[Selectable[Stage]]) -> None:
 
 def _kept(stage: Stage) -> tuple[str, ...]:
     return (*stage.slots, *getattr(stage, "scalars", ()))
+
+
+RecipeOf = Callable[[Mapping[str, Any]], Recipe]  # the stages of a param group

@@ -30,6 +30,7 @@ Optimizer = torch.optim.Optimizer
 Histories = Mapping[str, tuple[float, float]]
 
 HISTORIES: Histories = {"0, then 1/4": (0.0, 0.25), "1/4": (0.25, 0.25), "0": (0.0, 0.0), "1/4, then 0": (0.25, 0.0)}
+LOOP: dict[str, Any] = {"foreach": False}
 FRESH = (0.0, 0.25)  # p of the optimizers that load
 HALF = 2  # steps at each p
 RAISED = 0.25  # p at the very end, which shows what has been kept of a second moment that rests

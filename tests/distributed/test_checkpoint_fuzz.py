@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from family import has
-from lives import WAYS, Life, distance, folder, placed_as, refused, started, whole
+from lives import LOOP, WAYS, Life, distance, folder, placed_as, refused, started, whole
 from processes import World
 from torch import Tensor
 
@@ -37,7 +37,6 @@ NUMBERS: dict[str, tuple[Any, ...]] = {
     "decoupled_weight_decay": (False, True),
 }
 OFF = {"foreach": None, "fused": None, "capturable": False}
-LOOP = {"foreach": False}
 TOLERANCE = 1e-9  # rounding differs from mode to mode, and what is divided by it may be small
 
 

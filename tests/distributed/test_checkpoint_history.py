@@ -11,6 +11,7 @@ import torch.distributed.checkpoint as dcp
 from family import in_modes
 from lives import (
     HISTORIES,
+    LOOP,
     TOLERANCE,
     begin,
     distance,
@@ -31,19 +32,10 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 import partial_adaptive as pa
 from partial_adaptive.testing.harness import MODES
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:torch.distributed is .*single process"),  # it is meant so
-    pytest.mark.filterwarnings("ignore:TypedStorage is deprecated"),  # torch's own checkpoints, before 2.7
-]
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is .*single process")  # it is meant so
 
-LOOP = {"foreach": False}
 CAPTURABLE = [*MODES, {"capturable": True}]
 Record = Callable[[str, object], None]
-
-
-def row(environment: str, *values: Any) -> Any:
-    """A case of a row of the matrix."""
-    return pytest.param(*values, id=environment, marks=pytest.mark.environment(f"checkpoint, {environment}"))
 
 
 @pytest.mark.environment("checkpoint, file")
@@ -53,7 +45,8 @@ def test_file(name: str, mode: dict[str, Any]) -> None:
     assert lives(name, mode, "file", "plain") == []
 
 
-@pytest.mark.parametrize("way", [row(f"{way}, 1 → 1", way) for way in ("folder", "flattened folder", "full")])
+@pytest.mark.environment("checkpoint, {way}, 1 → 1")
+@pytest.mark.parametrize("way", ["folder", "flattened folder", "full"])
 @pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
 def test_one_process(name: str, mode: dict[str, Any], way: str) -> None:
     """A checkpoint of DCP, by a single process, does so too."""
@@ -68,7 +61,8 @@ def sharded(two: World, name: str, mode: dict[str, Any], record: Record) -> bool
     return not reasons[0]
 
 
-@pytest.mark.parametrize("way", [row(f"sharded {way}, 2 → 2", way) for way in ("folder", "flattened folder")])
+@pytest.mark.environment("checkpoint, sharded {way}, 2 → 2")
+@pytest.mark.parametrize("way", ["folder", "flattened folder"])
 @pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), CAPTURABLE))
 def test_sharded(name: str, mode: dict[str, Any], way: str, two: World, record_property: Record) -> None:
     """Each process writes and reads its shards."""
@@ -76,10 +70,8 @@ def test_sharded(name: str, mode: dict[str, Any], way: str, two: World, record_p
         assert two.run(lives, name, mode, way, "FSDP2") == [[], []]
 
 
-@pytest.mark.parametrize(
-    "way",
-    [row(f"sharded {way}, 2 → 2", way) for way in ("full", "full, broadcast", "folder, CPU offload")],
-)
+@pytest.mark.environment("checkpoint, sharded {way}, 2 → 2")
+@pytest.mark.parametrize("way", ["full", "full, broadcast", "folder, CPU offload"])
 @pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
 def test_sharded_whole(name: str, mode: dict[str, Any], way: str, two: World, record_property: Record) -> None:
     """One process writes all of it, each reads that or is sent its part; what is written comes from the CPU."""
@@ -87,7 +79,8 @@ def test_sharded_whole(name: str, mode: dict[str, Any], way: str, two: World, re
         assert two.run(lives, name, mode, way, "FSDP2") == [[], []]
 
 
-@pytest.mark.parametrize("way", [row(f"DDP {way}, 2 → 2", way) for way in ("folder", "flattened folder", "full")])
+@pytest.mark.environment("checkpoint, DDP {way}, 2 → 2")
+@pytest.mark.parametrize("way", ["folder", "flattened folder", "full"])
 @pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
 def test_replicated(name: str, mode: dict[str, Any], way: str, two: World) -> None:
     """The state of DistributedDataParallel's models is that of the model inside, by its names."""
@@ -98,18 +91,16 @@ FEWER = ("folder", "flattened folder", "full")
 MORE = (*FEWER, "full, broadcast")
 
 
-@pytest.mark.parametrize(
-    ("way", "grows"),
-    [*(row(f"{way}, 2 → 1", way, False) for way in FEWER), *(row(f"{way}, 1 → 2", way, True) for way in MORE)],
-)
+@pytest.mark.environment("checkpoint, {way}, {numbers}")
+@pytest.mark.parametrize(("way", "numbers"), [*((way, "2 → 1") for way in FEWER), *((way, "1 → 2") for way in MORE)])
 @pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [LOOP]))
 def test_another_number_of_processes(
-    name: str, mode: dict[str, Any], way: str, grows: bool, two: World, tmp_path: Path, record_property: Record
+    name: str, mode: dict[str, Any], way: str, numbers: str, two: World, tmp_path: Path, record_property: Record
 ) -> None:
     """What two processes have saved of a sharded model one goes on with, and the other way round."""
     if not sharded(two, name, mode, record_property):
         return
-    if grows:
+    if numbers == "1 → 2":
         saved_lives(name, mode, way, "plain", tmp_path)
         assert two.run(resumed_lives, name, mode, way, "FSDP2", tmp_path) == [[], []]
     else:

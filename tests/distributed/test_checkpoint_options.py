@@ -11,6 +11,7 @@ import torch.distributed as dist
 from family import in_modes
 from lives import (
     HISTORIES,
+    LOOP,
     TOLERANCE,
     Life,
     begin,
@@ -35,7 +36,6 @@ OPTIONS = ("full_state_dict", "flatten_optimizer_state_dict", "cpu_offload", "br
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in product((False, True), repeat=len(OPTIONS))]
 KINDS = ("plain", "FSDP2", "DDP")
 LATE = HISTORIES["0, then 1/4"]
-LOOP = {"foreach": False}
 
 
 def carried(source: Life, target: Life, options: Mapping[str, bool]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from family import ELEMENTWISE, in_modes, maker
-from lives import FRESH, HISTORIES, RAISED, TOLERANCE, Life, begin, distance, go_on, network, uninterrupted
+from lives import FRESH, HISTORIES, LOOP, RAISED, TOLERANCE, Life, begin, distance, go_on, network, uninterrupted
 from processes import World
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -21,7 +21,6 @@ import partial_adaptive as pa
 from partial_adaptive.testing.harness import gradient
 
 SHARDED = StateDictOptions()
-LOOP: dict[str, Any] = {"foreach": False}
 
 
 def from_first(value: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn import Parameter
-from training import ON_CPU, STEPS, Mode, Net, assert_as_expected, expected, train, whole
+from training import EXACT, ON_CPU, STEPS, Mode, Net, assert_as_expected, expected, train, whole
 
 import partial_adaptive as pa
 from partial_adaptive import TENSOR, Estimator, HalfSpace, Hyper, L1Ball, L2Ball, Simplex, Slot, equivalent_lr
@@ -39,7 +39,6 @@ LAYOUT: list[tuple[tuple[int, ...], Placement | None]] = [
     ((3,), None),  # plain, beside the others
 ]
 EAGER: list[Mode] = [{"foreach": False}, {"foreach": True}]
-EXACT = 1e-12
 
 
 class Course:

@@ -1,14 +1,12 @@
 """DTensors on a mesh of one process, where options are many and what is remembered can be looked at."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from family import WHOLE, in_modes, maker, shaped
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn import Parameter
 
@@ -18,17 +16,7 @@ from partial_adaptive.execution.compiled.launch import Compiled
 from partial_adaptive.execution.eager import Foreach, Loop
 from partial_adaptive.testing.harness import MODES, gradient, parameters, same, values
 
-# What torch before 2.7 says of every mesh of CPUs.
-pytestmark = pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support")
-
 SHAPES = [(4, 3), (5,), (2, 2)]
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[DeviceMesh]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    dist.destroy_process_group()
 
 
 def distributed(tensor: Tensor, mesh: DeviceMesh, index: int) -> DTensor:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from family import in_modes, maker
+from family import here, in_modes, maker
 from processes import World, mesh
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -75,17 +75,17 @@ def test_gradients_placed_otherwise(name: str, mode: Mode, two: World) -> None:
 
 def mismatches() -> list[tuple[str, str]]:
     """What is wrong, by name, and what each member says of it; nothing has changed then."""
-    here, there = mesh(2), mesh(1, 2)
+    ours, other = mesh(2), mesh(1, 2)
     (tensor,) = values(parameters([SHAPE]))
 
     def sharded() -> Any:
-        return distribute_tensor(tensor.clone(), here, [Shard(0)])
+        return distribute_tensor(tensor.clone(), ours, [Shard(0)])
 
     cases: dict[str, tuple[Any, Any]] = {
         "plain gradient": (sharded(), tensor.clone()),
         "plain parameter": (tensor.clone(), sharded()),
-        "another mesh": (sharded(), distribute_tensor(tensor, there, [Replicate(), Shard(0)])),
-        "partial parameter": (DTensor.from_local(tensor.clone(), here, [Partial()], run_check=False), sharded()),
+        "another mesh": (sharded(), distribute_tensor(tensor, other, [Replicate(), Shard(0)])),
+        "partial parameter": (DTensor.from_local(tensor.clone(), ours, [Partial()], run_check=False), sharded()),
     }
     said = []
     for name in pa.MEMBERS:
@@ -96,12 +96,8 @@ def mismatches() -> list[tuple[str, str]]:
             before = contents(optimizer)
             said.append((what, raises(RuntimeError, optimizer.step, f"{name} takes a {what}")))
             assert not optimizer.state
-            same([*map(_here, contents(optimizer))], [*map(_here, before)], "something has changed")
+            same([*map(here, contents(optimizer))], [*map(here, before)], "something has changed")
     return said
-
-
-def _here(tensor: Any) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def test_what_does_not_belong_together(two: World) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from family import in_modes, maker
+from family import here, in_modes, maker
 from processes import World, mesh
 from torch import Tensor
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -15,7 +15,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn import Parameter
 
 import partial_adaptive as pa
-from partial_adaptive.testing.harness import MODES, gradient, params_of, values
+from partial_adaptive.testing.harness import MODES, contents, gradient, params_of, same
 
 SHAPES: list[tuple[int, ...]] = [(4, 3), (5,), (1, 2), (3,)]  # of the third one process has nothing, the last is plain
 CASES = in_modes(list(pa.MEMBERS), [*MODES, {"foreach": True, "capturable": True}])
@@ -26,15 +26,6 @@ def placed(tensor: Tensor, index: int) -> Tensor:
     if index == 3:
         return tensor
     return distribute_tensor(tensor, mesh(2), [Replicate() if index == 1 else Shard(0)])
-
-
-def here(tensors: list[Tensor]) -> list[Tensor]:
-    return values(tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors)
-
-
-def everything(optimizer: pa.PartialAdaptiveOptimizer) -> list[Tensor]:
-    params = params_of(optimizer)
-    return here([*params, *(value for param in params for _, value in sorted(optimizer.state[param].items()))])
 
 
 def give(optimizer: pa.PartialAdaptiveOptimizer, step: int, bad: float | None = None) -> None:
@@ -65,8 +56,11 @@ def course(name: str, mode: dict[str, Any]) -> int:
         if bad is None:
             give(twin, step)
             twin.step()
-            for ours, right in zip(everything(optimizer), everything(twin), strict=True):
-                assert torch.equal(ours, right), "a bad step has left a trace in one of the processes"
+            same(
+                [*map(here, contents(optimizer))],
+                [*map(here, contents(twin))],
+                "a bad step has left a trace in one of the processes",
+            )
     give(optimizer, 9)
     give(twin, 9)
     with CommDebugMode() as alone:

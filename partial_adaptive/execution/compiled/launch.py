@@ -13,6 +13,7 @@ from torch import Tensor
 from partial_adaptive.execution.backend import Task, Unit, pick
 from partial_adaptive.execution.compiled import cpp, triton
 from partial_adaptive.execution.compiled.program import static, trace, values
+from partial_adaptive.execution.distributed import is_distributed
 from partial_adaptive.execution.eager import Loop
 from partial_adaptive.execution.staging import is_dense, is_lazy, is_wrapper
 from partial_adaptive.execution.state import scalars_of
@@ -43,8 +44,8 @@ class Compiled:
         if rule.coded:
             return f"takes no coded slots, as {rule.coded[0]!r} is"
         language = LANGUAGES.get(param.device.type)
-        wrapped = is_wrapper(param) and not hasattr(param, "to_local")
-        if language is None or wrapped or param.dtype.to_real() not in language.TYPES:
+        opaque = is_wrapper(param) and not is_distributed(param)
+        if language is None or opaque or param.dtype.to_real() not in language.TYPES:
             return (
                 f"needs plain tensors of numbers on {' or '.join(LANGUAGES)}, got "
                 f"{torch.typename(param)} of {param.dtype} on {param.device.type}"
