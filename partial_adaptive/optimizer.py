@@ -262,7 +262,7 @@ class PartialAdaptiveOptimizer(Optimizer):
             >>> metrics.grad_norm, round(metrics.update_norm, 6), metrics.groups[0].eps_floor
             (6.0, 0.2, 0.0)
         """
-        return metrics_of(self.param_groups, self.state, self.recipe_of)
+        return metrics_of(self.param_groups, self.state, self.recipe_of, getattr(self, "found_inf", None))
 
     @property
     def skipped(self) -> int:

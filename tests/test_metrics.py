@@ -11,7 +11,7 @@ from torch import Tensor
 
 import partial_adaptive as pa
 from partial_adaptive.execution import quantiles as module
-from partial_adaptive.testing.harness import DECAYS, MODES, SHAPES, contents, gradient, params_of, same
+from partial_adaptive.testing.harness import DECAYS, MODES, SHAPES, contents, gradient, parameters, params_of, same
 
 ALL_MODES: list[dict[str, Any]] = [*MODES, {"capturable": True}, {"differentiable": True}]
 NAMES = list(pa.MEMBERS)
@@ -263,3 +263,14 @@ def test_quantiles(size: int) -> None:
     numbers[-1] = math.inf
     found = module.quantiles(histograms, (1.0,))
     assert found == (math.inf,)
+
+
+def test_a_step_that_is_called_bad() -> None:
+    """Where `found_inf` says that the step will be skipped, the update is 0."""
+    (param,) = parameters([(3,)])
+    optimizer = pa.Padam([param])
+    param.grad = torch.ones_like(param)
+    optimizer.found_inf = torch.ones(())
+    assert optimizer.metrics().update_norm == 0.0
+    optimizer.found_inf = torch.zeros(())
+    assert optimizer.metrics().update_norm > 0.0

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from family import maker
 from torch.nn import Parameter
 
+import partial_adaptive as pa
 from partial_adaptive import Padam
 from partial_adaptive.execution import plan, snapshot
 from partial_adaptive.execution.compiled.triton import Mail
@@ -179,3 +181,44 @@ def test_mail() -> None:
     assert all(after is not graph for graph in graphs)
     assert mail.send([5, 6], capturing=False).tolist() == [5, 6]
     assert all(graph.tolist() == [3, 4] for graph in graphs)
+
+
+@pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
+def test_a_checkpoint_loaded_between_steps_at_p_0(mode: dict[str, Any]) -> None:
+    """The second moment's count begins where a checkpoint that has none was loaded, not where p leaves 0."""
+    counts = []
+    for stepped in (False, True):
+        (param,) = parameters([(3, 2)])
+        amsgrad = torch.optim.Adam([param], amsgrad=True)
+        for step in range(5):
+            param.grad = gradient(param, step)
+            amsgrad.step()
+        optimizer = pa.Padam([param], partial=0.0, **mode)
+        if stepped:
+            train(optimizer, steps=3)
+        checkpoint = amsgrad.state_dict()
+        checkpoint["param_groups"][0] |= {"foreach": None, "fused": None, "capturable": False, **mode}
+        optimizer.load_state_dict(checkpoint)
+        train(optimizer, steps=4)
+        optimizer.param_groups[0]["partial"] = 0.125
+        train(optimizer, steps=1)
+        counts.append((optimizer.state[param]["step"].item(), optimizer.state[param]["estimator_step"].item()))
+    assert counts == [(10, 6), (10, 6)]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("name", pa.MEMBERS)
+def test_the_count_taken_out_at_p_0(name: str, at_once: bool) -> None:
+    """Of a second moment that has seen nothing the count starts afresh, and a checkpoint of it loads."""
+    params = parameters()
+    optimizer = maker(name, partial=0.0)(params)
+    train(optimizer, steps=2)
+    for param in params:
+        del optimizer.state[param]["estimator_step"]
+    if not at_once:
+        train(optimizer, steps=1)
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.param_groups[0]["partial"] = 0.25
+    train(optimizer, steps=1)
+    if optimizer.recipe.rule(optimizer.param_groups[0], scaled=True).second_moment.slots:
+        assert all(optimizer.state[param]["estimator_step"] == 1 for param in params)

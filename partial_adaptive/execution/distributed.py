@@ -124,13 +124,15 @@ def agreed(flag: Tensor, params: Iterable[Any]) -> Tensor:
     kinds = {kind for kind in {*map(type, params)} if hasattr(kind, "device_mesh")}
     if not kinds:
         return flag
-    from torch.distributed.tensor import DTensor, Partial
+    from torch.distributed.tensor import DTensor, Partial, Replicate
 
     meshes = dict.fromkeys(param.device_mesh for param in params if type(param) in kinds)
     for mesh in sorted(meshes, key=lambda mesh: mesh.ndim):  # wide ones last: they see what narrow ones have found
         if mesh.get_coordinate() is not None:
-            here = flag.to(mesh.device_type)
-            flag = DTensor.from_local(here, mesh, [Partial("max")] * mesh.ndim, run_check=False).full_tensor()
+            flag = flag.to(mesh.device_type)
+            for dim in range(mesh.ndim):  # one by one: of several at once torch warns that sums of them could differ
+                placements = [Partial("max") if other == dim else Replicate() for other in range(mesh.ndim)]
+                flag = DTensor.from_local(flag, mesh, placements, run_check=False).full_tensor()
     return flag
 
 

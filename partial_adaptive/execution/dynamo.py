@@ -29,15 +29,15 @@ from partial_adaptive.execution.plan import Planner
 from partial_adaptive.execution.settings import flat
 from partial_adaptive.execution.staging import is_lazy, without_autocast
 from partial_adaptive.execution.state import State, scalars_of
-from partial_adaptive.rules.hyperparameters import Hyperparameter
+from partial_adaptive.rules.hyperparameters import Hyperparameter, validated
 from partial_adaptive.rules.rule import Rule
 from partial_adaptive.rules.stage import Needs
 
 REASON = (
     "a step of this optimizer runs outside of torch.compile, with a graph break around it, which fullgraph=True does "
     "not allow: take fullgraph=False, or make the optimizer with capturable=True, with which its step is part of the "
-    "graph (but not with fused, differentiable, skip_nonfinite or coded state, nor if tensors are distributed, sparse "
-    "or share memory)"
+    "graph (but not with fused, differentiable, skip_nonfinite, a constraint or coded state, nor if tensors are "
+    "distributed, sparse or share memory)"
 )
 
 Group = Mapping[str, Any]
@@ -225,9 +225,13 @@ class Tracer:
             tensors: where Dynamo looks for the inputs of its graph; None where it is only to be known whether there is
                 one.
         """
+        recipes = [self._planner.reader.recipe_of(group) for group in groups]
+        with suppress(TypeError, ValueError):  # raised again where the step runs outside of a graph
+            for group, recipe in zip(groups, recipes, strict=True):
+                group.update(validated(group, recipe.table, recipe.owner, wait=False))  # Dynamo guards on plain numbers
         before = self._lowered[-1].groups if self._lowered else ()
         last: list[Group] = [*before, *groups[len(before) :]]
-        tables = [self._planner.reader.recipe_of(group).table for group in groups]
+        tables = [recipe.table for recipe in recipes]
         moved = [_moved(*its) for its in zip(groups, tables, last, strict=True)]
         lowered = None
         for tensors_too in (True, False) if any(moved) else (False,):
@@ -255,7 +259,8 @@ def _lower(units: Sequence[Planned], groups: Sequence[Group], tables: Sequence[T
         groups: the param groups, with tensors for what moves.
         tables: what the library knows of each group's hyperparameters.
     """
-    if not all(_is_traceable(unit) for *_, unit in units):
+    guarded = all(map(_is_guarded, groups, tables))
+    if not guarded or not all(_is_traceable(unit) for *_, unit in units):
         return None
     templates = [_template(group, tuple(table)) for group, table in zip(groups, tables, strict=True)]
     parts = []
@@ -300,6 +305,11 @@ def _allowed(moved: Group, table: Table) -> dict[str, Any]:
 def elements(group: Group, names: Sequence[str]) -> list[Any]:
     """The values of hyperparameters, those of a tuple one by one."""
     return [element for name in names for element in flat(group[name])]
+
+
+def _is_guarded(group: Group, table: Table) -> bool:
+    """Whether Dynamo notices another value of each hyperparameter: an object it would take for the first one."""
+    return all(isinstance(it, Tensor | float | int | str | torch.dtype | None) for it in elements(group, tuple(table)))
 
 
 def _is_traceable(unit: Unit) -> bool:

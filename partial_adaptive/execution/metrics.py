@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from partial_adaptive.execution.distributed import agreed
+from partial_adaptive.execution.distributed import agreed, gathered
 from partial_adaptive.execution.eager import update_one
 from partial_adaptive.execution.nonfinite import is_finite
 from partial_adaptive.execution.quantiles import counts, quantiles
@@ -39,7 +39,7 @@ class Metrics:
         param_norm: ‖θ‖.
         grad_norm: ‖g‖ of the gradients as they are; NaN or infinite where one of them is.
         update_norm: ‖θ′ − θ‖, with decay, projection and rounding in it. NaN where a gradient of the group is not
-            finite, and 0 in all groups where the step would be skipped for that.
+            finite, and 0 in all groups where the step would be skipped for that, or because of `found_inf`.
         grad_ratio: ‖g‖/‖θ‖, infinite where ‖θ‖ = 0 and NaN where both are.
         update_ratio: ‖θ′ − θ‖/‖θ‖, likewise.
         effective_step: α/s^(2p), by which an element's numerator is multiplied: its quantiles of 5, 50 and 95 % over
@@ -71,18 +71,25 @@ class _Next(NamedTuple):
     rule: Rule
 
 
-def metrics_of(groups: Sequence[Mapping[str, Any]], state: Mapping[Tensor, State], recipe_of: RecipeOf) -> Metrics:
+def metrics_of(
+    groups: Sequence[Mapping[str, Any]],
+    state: Mapping[Tensor, State],
+    recipe_of: RecipeOf,
+    found_inf: Tensor | None = None,
+) -> Metrics:
     """What the next step would do. Nothing is changed; one parameter is looked at after the other, on copies.
 
     Args:
         groups: the optimizer's param groups.
         state: its state.
         recipe_of: the stages of a group.
+        found_inf: not 0 where the step is to be skipped.
     """
     with torch.no_grad():
         steps = [_steps_of(group, state, recipe_of(group)) for group in groups]
         bad = _bad(steps, [param for group in groups for param in group["params"]])
-        skipped = any(its and group["skip_nonfinite"] for its, group in zip(bad, groups, strict=True))
+        told = found_inf is not None and gathered([found_inf])[0].item() != 0
+        skipped = told or any(its and group["skip_nonfinite"] for its, group in zip(bad, groups, strict=True))
         squares = [
             _squares(its, update=0.0 if skipped else math.nan if is_bad else None)
             for its, is_bad in zip(steps, bad, strict=True)

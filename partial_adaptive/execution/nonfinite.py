@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Unit
-from partial_adaptive.execution.distributed import agreed
+from partial_adaptive.execution.distributed import agreed, gathered
 from partial_adaptive.execution.staging import locals_of
 
 
@@ -85,7 +85,8 @@ class Verdict:
             units: all that the step would update.
         """
         device = self.flag.device
-        bad = [] if self.found_inf is None else [(self.found_inf.detach().reshape(()) != 0).to(device)]
+        known = [] if self.found_inf is None else gathered([self.found_inf.detach()])
+        bad = [(flag.reshape(()) != 0).to(device) for flag in known]
         asking = [unit for unit in units if unit.group["skip_nonfinite"]]
         bad += [(~finite).to(device) for unit in asking for finite in _finite(locals_of(unit.columns["grad"]))]
         if bad:

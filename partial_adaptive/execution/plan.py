@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
-from operator import attrgetter, is_not, itemgetter
+from operator import attrgetter, contains, is_not, itemgetter
 from typing import Any, cast
 
 import torch
@@ -33,7 +33,7 @@ from partial_adaptive.execution.settings import Group, Reader, Settings, on_devi
 from partial_adaptive.execution.sharing import Sharing, addresses_of_any
 from partial_adaptive.execution.snapshot import Snapshot
 from partial_adaptive.execution.staging import is_capturing, is_lazy, is_wrapper, settled
-from partial_adaptive.execution.state import State, additions, entries, moved, scalars_of, without_none
+from partial_adaptive.execution.state import AGE, State, additions, entries, moved, scalars_of, without_none
 from partial_adaptive.execution.trials import Trials
 from partial_adaptive.rules.rule import RecipeOf
 from partial_adaptive.rules.second_moments import Null
@@ -106,6 +106,7 @@ class Plan:
         looks: how all tensors looked; None where that says too little to go by.
         layouts: how distributed ones are placed; None without any.
         local_looks: how the local parts of these looked; None where it is not these that are updated.
+        sizes: how many entries each parameter had.
         slots: names of the entries of the slots.
         lazy: positions of gradients with lazy bits.
         sharing: who shares memory; None where it cannot be told where the parameters are.
@@ -117,6 +118,7 @@ class Plan:
     looks: Snapshot | None
     layouts: Layouts | None
     local_looks: Snapshot | None
+    sizes: Sequence[int]
     slots: Sequence[str]
     lazy: frozenset[int]
     sharing: Sharing | None
@@ -240,6 +242,8 @@ class Planner:
             scalars = [*chain.from_iterable(map(itemgetter(name), states) for name in scalars_of(step.settings.rule))]
         except (KeyError, TypeError):  # an entry, or all of them, is missing
             return None, None
+        if [*map(len, states)] != plan.sizes or not all(map(contains, states, repeat(AGE))):
+            return None, None  # what nobody reads at p = 0 has come or gone
         collected = Collected(step, states, slots, scalars)
         if not plan.looks.holds(collected.tensors):
             return None, None
@@ -353,7 +357,8 @@ class Planner:
         prepared = prepare_masked(backend, unit) if masked else backend.prepare(unit)
         slots = list(collected.slots)
         key = collected.step.key
-        return Plan(key, looks, layouts, local_looks, slots, lazy, sharing, backend.locate, prepared), unit
+        sizes = [*map(len, collected.states)]
+        return Plan(key, looks, layouts, local_looks, sizes, slots, lazy, sharing, backend.locate, prepared), unit
 
     def _backend(self, collected: Collected) -> Backend:
         """Who carries out the step."""

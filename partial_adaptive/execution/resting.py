@@ -12,11 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from partial_adaptive.execution.state import AGE, STEP, State, additions, empty, entries, recoded, without_none
+from partial_adaptive.execution.state import (
+    AGE,
+    EMPTY,
+    STEP,
+    State,
+    additions,
+    empty,
+    entries,
+    holds_nothing,
+    recoded,
+    without_none,
+)
 from partial_adaptive.rules.rounding import group_of
 from partial_adaptive.rules.rule import RecipeOf, Rule
-
-EMPTY = torch.Size([0])
 
 
 def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
@@ -30,7 +39,7 @@ def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     own = empty(rule, param)
     added: State = {name: value for name, value in own.items() if name not in state}
     if AGE not in state:
-        unseen = bool(own) and len(added) == len(own)
+        unseen = bool(own) and holds_nothing(state, own)
         added[AGE] = torch.zeros_like(state[STEP]) if unseen else state[STEP].clone()
     return added
 
@@ -46,7 +55,7 @@ def _woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
         and shapes.get(name, ()) != EMPTY
         and name.startswith(tuple(rule.second_moment.slots))
     ]
-    return dict.fromkeys(names) if names and has_seen_nothing(state) else {}
+    return dict.fromkeys(names) if names and (AGE not in state or has_seen_nothing(state)) else {}
 
 
 def converted(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:

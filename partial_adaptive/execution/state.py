@@ -1,6 +1,6 @@
 """What a parameter's entry in the optimizer's state holds: the rule's slots, its 0-dim numbers, and step counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,9 @@ State = dict[str, Any]
 
 STEP = "step"  # how many steps the parameter has taken
 AGE = "estimator_step"  # how many gradients the second moment has seen: fewer where p was 0 for some of them
+
+
+EMPTY = torch.Size([0])  # the shape of what is there by name only
 
 
 def counts_of(rule: Rule) -> tuple[str, ...]:
@@ -56,11 +59,16 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
             added[name] = _first(slot, param, group)
     if AGE in counts_of(rule):
         step = state.get(STEP, added.get(STEP))
-        if own and not any(name in state for name in own):
+        if own and holds_nothing(state, own):
             added[AGE] = torch.zeros_like(step, device=device)
         elif AGE not in state:  # in torch's state and that of older versions, where p never was 0
             added[AGE] = step.to(device, copy=True)
     return added
+
+
+def holds_nothing(state: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """Whether entries are not there, or by name only."""
+    return all(name not in state or state[name].shape == EMPTY for name in names)
 
 
 def moved(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:

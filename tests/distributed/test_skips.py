@@ -107,7 +107,7 @@ def without_gradients() -> int:
     param = Parameter(distribute_tensor(torch.ones(4), mesh(2), [Shard(0)]))
     optimizer = pa.Padam([param, Parameter(torch.ones(1))], skip_nonfinite=True)
     if dist.get_rank() == 0:
-        param.grad = distribute_tensor(torch.ones(4), mesh(2), [Shard(0)], src_data_rank=None)
+        param.grad = DTensor.from_local(torch.ones(2), mesh(2), [Shard(0)])
         param.grad.to_local()[0] = math.nan
     optimizer.step()
     return optimizer.skipped
