@@ -116,7 +116,7 @@ def recompiled(optimizer: Optimizer, steps: int = STEPS) -> int:
     """How many graphs or pieces of code a compiled `step` was compiled into after the first, with `set_numbers`."""
     torch._dynamo.reset()
     counters.clear()
-    step = torch.compile(optimizer.step, backend="eager")
+    step = torch.compile(optimizer.step, backend="aot_eager")  # AOTAutograd may make constants of inputs
     first = 0
     for index in range(steps):
         for i, param in enumerate(params_of(optimizer)):
@@ -136,7 +136,10 @@ def table() -> str:
     for name, mode in MODES.items():
         for make in (pa.PartialAdam, Adam):
             step, alone = counts_of(make, **mode)
-            times = recompiled(make(parameters(SHAPES), **mode))
+            try:
+                times = str(recompiled(make(parameters(SHAPES), **mode)))
+            except AssertionError:  # at its limit Dynamo lets the step run as it is, and torch's own is for GPUs then
+                times = "8, then an error"
             row = (name, make.__name__, step.graphs, len(step.breaks), alone.graphs, len(alone.breaks), times)
             lines.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(lines)

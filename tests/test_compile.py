@@ -137,9 +137,9 @@ def test_tensors_are_inputs_of_the_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", pa.MEMBERS)
 def test_numbers_become_inputs_of_the_graph(name: str) -> None:
-    """Of numbers that move there are two graphs, as of torch.optim.Adam's: before they have moved, and after."""
+    """Of numbers that move there are two graphs, before they have moved and after: no more than of torch.optim.Adam."""
     expected, actual = (maker(name)(parameters(SHAPES), capturable=True) for _ in range(2))
-    assert recompiled(actual) == adams_recompilations() == 1
+    assert recompiled(actual) == 1 <= adams_recompilations()
     same(contents(actual), uncompiled(expected), "it is the same text", TOLERANCE)
 
 
