@@ -11,7 +11,7 @@ PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8
 AVX2 := $(if $(filter x86_64 amd64,$(shell uname -m)),ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2)
 # These take long, and what they test is not arithmetic.
 ANYWHERE := benchmarks/test_cli.py benchmarks/test_ray.py benchmarks/test_report.py benchmarks/test_runner.py \
-  distributed test_interrupted.py
+  distributed test_compile.py test_interrupted.py
 
 # The oldest torch, the usual one and the newest, each with another Python.
 VERSIONS := python3.11:2.6.0 python3.12:2.14.1 python3.13:2.15.0

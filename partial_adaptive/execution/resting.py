@@ -39,7 +39,7 @@ def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     own = empty(rule, param)
     added: State = {name: value for name, value in own.items() if name not in state}
     if AGE not in state:
-        unseen = bool(own) and holds_nothing(state, own)
+        unseen = bool(own) and holds_nothing(state, param, rule)
         added[AGE] = torch.zeros_like(state[STEP]) if unseen else state[STEP].clone()
     return added
 

@@ -1,6 +1,6 @@
 """What a parameter's entry in the optimizer's state holds: the rule's slots, its 0-dim numbers, and step counts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -59,16 +59,19 @@ def additions(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any],
             added[name] = _first(slot, param, group)
     if AGE in counts_of(rule):
         step = state.get(STEP, added.get(STEP))
-        if own and holds_nothing(state, own):
+        if own and holds_nothing(state, param, rule):
             added[AGE] = torch.zeros_like(step, device=device)
         elif AGE not in state:  # in torch's state and that of older versions, where p never was 0
             added[AGE] = step.to(device, copy=True)
     return added
 
 
-def holds_nothing(state: Mapping[str, Any], names: Iterable[str]) -> bool:
-    """Whether entries are not there, or by name only."""
-    return all(name not in state or state[name].shape == EMPTY for name in names)
+def holds_nothing(state: Mapping[str, Any], param: Tensor, rule: Rule) -> bool:
+    """Whether no entry of the second moment is there but by name; one that is to be empty says so only if all are."""
+    shapes = entries(rule, param)
+    own = scaling(rule, param)
+    full = [name for name in own if shapes[name] != EMPTY]
+    return all(name not in state or (name in full and state[name].shape == EMPTY) for name in full or own)
 
 
 def moved(state: Mapping[str, Any], param: Tensor, group: Mapping[str, Any], rule: Rule) -> State:
