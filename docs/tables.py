@@ -140,7 +140,7 @@ def environments() -> str:
 def versions() -> str:
     """With which Python and torch the tests have been run."""
     found = json.loads((ROOT / "docs" / "versions.json").read_text())
-    header = ("python", "torch", "passed", "skipped", "failed")
+    header = ("python", "torch", "commit", "passed", "skipped", "failed")
     return table(header, [[str(row[name]) for name in header] for row in found])
 
 

@@ -10,6 +10,7 @@ refused there by name, and which has checked that, says so: ``record_property("r
 
 import json
 import platform
+import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,7 +100,10 @@ class Versions:
     def pytest_sessionfinish(self) -> None:
         rows = json.loads(self._path.read_text()) if self._path.exists() else []
         versions = {"python": platform.python_version(), "torch": torch.__version__}
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
         row = versions | {outcome: self._counts[outcome] for outcome in ("passed", "skipped", "failed")}
+        row["commit"] = commit.stdout.strip()
         rows = [it for it in rows if not versions.items() <= it.items()]
         text = ",\n ".join(map(json.dumps, sorted([*rows, row], key=lambda it: (it["torch"], it["python"]))))
         self._path.write_text(f"[{text}]\n")

@@ -27,7 +27,7 @@ import partial_adaptive as pa
 from partial_adaptive.testing.harness import contents, parameters, params_of, same, train
 
 RECIPE = re.search(
-    r"^```python\n(def save\(.*?)^```",
+    r"^```python\n(import os\n\n\ndef save\(.*?)^```",
     (Path(__file__).parent.parent / "docs" / "usage.md").read_text(),
     re.DOTALL | re.MULTILINE,
 )
