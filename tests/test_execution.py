@@ -12,10 +12,10 @@ from torch.nn import Parameter
 from partial_adaptive import TENSOR, Estimator, Hyper, Padam, PartialAdaptiveOptimizer, Slot, Tensors, Transform
 from partial_adaptive.execution.compiled.launch import PreparedLaunches
 from partial_adaptive.execution.compiled.program import Node, Symbol
-from partial_adaptive.execution.eager import PreparedForeach, PreparedLoop, batches
+from partial_adaptive.execution.eager import PreparedForeach, PreparedLoop
 from partial_adaptive.execution.functional import Functional
 from partial_adaptive.execution.lifted import Lifted
-from partial_adaptive.execution.staging import LIMITS, Row, pieces
+from partial_adaptive.execution.staging import LIMITS, Row, pieces, portions
 from partial_adaptive.execution.tensor_list import TensorList
 from partial_adaptive.rules.numerators import ExpAvg
 from partial_adaptive.rules.second_moments import ExpAvgSq
@@ -325,13 +325,14 @@ def test_small_parameters_are_joined_for_the_step_alone(mode: dict[str, Any]) ->
         compare()
 
 
-def test_batches_bound_temporary_memory() -> None:
+def test_portions_bound_temporary_memory() -> None:
     """Rows come in lists of at most 2 MiB on the CPU, long ones in parts that share their memory."""
     rows = [Row(torch.zeros(n), torch.zeros(n), {"slot": torch.zeros(n)}) for n in (2**20, 5, 2**18, 2**19)]
-    lists = list(batches((piece, -1) for row in rows for piece in pieces(row, split=True)))
+    staged = (piece for row in rows for piece in pieces(row, split=True))
+    lists = list(portions(staged, lambda piece: piece[0].param))
     assert LIMITS["cpu"] == 2**21
-    assert max(sum(row.param.nbytes for (row, _), _ in batch) for batch in lists) <= 2**21
-    for (row, land), _ in (item for batch in lists for item in batch):
+    assert max(sum(row.param.nbytes for row, _ in batch) for batch in lists) <= 2**21
+    for row, land in (piece for batch in lists for piece in batch):
         assert land is None
         for i, tensor in enumerate(row.tensors):
             tensor.fill_(i + 1)

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import partial_adaptive as pa
 from partial_adaptive import TENSOR, Hyper, Tensors, Transform
-from partial_adaptive.execution import plan, staging
-from partial_adaptive.execution.masked import prepare_masked
+from partial_adaptive.execution import staging
+from partial_adaptive.execution.masked import Masked, PreparedMasked
 from partial_adaptive.rules.numerators import ExpAvg
 from partial_adaptive.rules.second_moments import ExpAvgSq
 from partial_adaptive.testing.harness import MODES, contents, gradient, params_of, same, values
@@ -339,13 +339,14 @@ def test_little_is_kept_at_a_time(name: str, mode: dict[str, Any], monkeypatch: 
     """Where a step is masked a few parameters are copied and updated after the other, with the same result."""
     monkeypatch.setitem(staging.LIMITS, "cpu", 100)
     portions: list[int] = []
+    prepare = Masked.prepare
 
-    def counted(backend: Any, unit: Any) -> Any:
-        prepared = prepare_masked(backend, unit)
+    def counted(masked: Masked, unit: Any) -> PreparedMasked:
+        prepared = prepare(masked, unit)
         portions.append(len(prepared.parts))
         return prepared
 
-    monkeypatch.setattr(plan, "prepare_masked", counted)
+    monkeypatch.setattr(Masked, "prepare", counted)
     check_course(*pair(name, mode))
     assert portions[0] == 2, "three parameters of 96, 40 and 8 bytes"
 

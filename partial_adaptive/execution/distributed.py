@@ -18,6 +18,10 @@ def is_distributed(tensor: Any) -> bool:
     return hasattr(type(tensor), "placements")
 
 
+def _any_distributed(tensors: Iterable[Tensor]) -> bool:
+    return any(hasattr(kind, "placements") for kind in {*map(type, tensors)})
+
+
 def is_partial(tensor: Any) -> bool:
     """Whether it is sums that are still to be taken over the processes."""
     return is_distributed(tensor) and any(placement.is_partial() for placement in tensor.placements)
@@ -46,7 +50,7 @@ _LAYOUT = attrgetter("device_mesh", "placements")
 
 def placed(params: Sequence[Tensor], grads: list[Tensor]) -> list[Tensor]:
     """The gradients, those that are placed otherwise than their parameters placed as these are; nothing is changed."""
-    if not any(hasattr(kind, "placements") for kind in {*map(type, grads)}):
+    if not _any_distributed(grads):
         return grads
     return [*map(_placed, params, grads)]
 
@@ -121,12 +125,12 @@ def agreed(flag: Tensor, params: Iterable[Any]) -> Tensor:
     That takes one reduction for each dimension of each mesh. All processes must come here with the same parameters,
     whether these have gradients or not.
     """
-    kinds = {kind for kind in {*map(type, params)} if hasattr(kind, "device_mesh")}
-    if not kinds:
+    params = [*params]
+    if not _any_distributed(params):
         return flag
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    meshes = dict.fromkeys(param.device_mesh for param in params if type(param) in kinds)
+    meshes = dict.fromkeys(param.device_mesh for param in params if is_distributed(param))
     for mesh in sorted(meshes, key=lambda mesh: mesh.ndim):  # wide ones last: they see what narrow ones have found
         if mesh.get_coordinate() is not None:
             flag = flag.to(mesh.device_type)

@@ -1,7 +1,8 @@
 """Loop and foreach: torch's own operations, on one tensor at a time or on many."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from partial_adaptive.execution.backend import Task, Unit
 from partial_adaptive.execution.joined import Joined, is_small
 from partial_adaptive.execution.sharing import addresses_of
-from partial_adaptive.execution.staging import Land, Row, decoded, is_plain, limit_of, pieces
+from partial_adaptive.execution.staging import Land, Row, decoded, is_plain, limit_of, pieces, portions
 from partial_adaptive.execution.state import advance
 from partial_adaptive.execution.tensor_list import TensorList
 from partial_adaptive.rules.hyperparameters import Hyper
@@ -130,8 +131,8 @@ class PreparedForeach:
         advance_all(unit)
         for positions, joined in work:
             if unit.group["capturable"]:
-                for batch in batches((self._whole(unit, i), i) for i in positions):
-                    self._update(unit, [piece for piece, _ in batch], unit.hyper([i for _, i in batch]))
+                for portion in portions(((self._whole(unit, i), i) for i in positions), lambda item: item[0][0].param):
+                    self._update(unit, [piece for piece, _ in portion], unit.hyper([i for _, i in portion]))
                 continue
             hyper = unit.hyper(positions)
             if joined is not None:
@@ -139,8 +140,9 @@ class PreparedForeach:
                     self._update(unit, [piece], hyper)
                 done = {*joined.positions}
                 positions = [i for i in positions if i not in done]
-            for batch in batches((piece, -1) for i in positions for piece in self._pieces(unit, i)):
-                self._update(unit, [piece for piece, _ in batch], hyper)
+            staged = chain.from_iterable(self._pieces(unit, i) for i in positions)
+            for batch in portions(staged, lambda piece: piece[0].param):
+                self._update(unit, batch, hyper)
 
     def _pieces(self, unit: Unit, i: int) -> Iterator[tuple[Row, Land | None]]:
         """A parameter as it can be updated together with others, in parts of bounded size."""
@@ -160,21 +162,3 @@ class PreparedForeach:
         for _, land in batch:
             if land is not None:
                 land()
-
-
-Item = tuple[tuple[Row, Land | None], int]
-
-
-def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """The items in lists of bounded size; temporary tensors are no larger than such a list."""
-    batch: list[Item] = []
-    size = 0
-    for item in items:
-        param = item[0][0].param
-        if batch and size + param.nbytes > limit_of(param):
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += param.nbytes
-    if batch:
-        yield batch

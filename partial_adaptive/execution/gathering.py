@@ -12,7 +12,7 @@ from torch import Tensor
 from partial_adaptive.execution.backend import Backend, Task, Unit, pick
 from partial_adaptive.execution.distributed import bring_home, gathered
 from partial_adaptive.execution.sharing import addresses_of
-from partial_adaptive.execution.staging import limit_of
+from partial_adaptive.execution.staging import portions
 from partial_adaptive.rules.rule import Rule
 
 
@@ -39,7 +39,8 @@ class Gathering:
         kinds: dict[Hashable, list[int]] = {}
         for i, param in enumerate(unit.params):
             kinds.setdefault((param.shape, param.dtype, param.device.type), []).append(i)
-        return PreparedGathers(self.inner, [batch for kind in kinds.values() for batch in _batches(unit, kind)])
+        batches = [batch for kind in kinds.values() for batch in portions(kind, unit.params.__getitem__)]
+        return PreparedGathers(self.inner, batches)
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,3 @@ def whole(unit: Unit, positions: Sequence[int]) -> Unit:
     columns = {name: gathered(pick(column, positions)) for name, column in unit.columns.items()}
     states = [unit.states[i] for i in positions]
     return replace(unit, params=columns["param"], states=states, columns=columns, rounds=[range(len(positions))])
-
-
-def _batches(unit: Unit, positions: Sequence[int]) -> list[Sequence[int]]:
-    """Positions of one kind, in lists of bounded size."""
-    param = unit.params[positions[0]]
-    count = max(1, limit_of(param) // max(1, param.nbytes))
-    return [positions[start : start + count] for start in range(0, len(positions), count)]

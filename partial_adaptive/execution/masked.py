@@ -1,27 +1,42 @@
 """A step that is taken back on the device where it is a bad one, whichever of torch's own operations take it."""
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from partial_adaptive.execution.backend import Backend, Prepared, Task, Unit
-from partial_adaptive.execution.staging import limit_of
+from partial_adaptive.execution.staging import portions
 from partial_adaptive.execution.state import State, scalars_of
+from partial_adaptive.rules.rule import Rule
 
 
-def prepare_masked(backend: Backend, unit: Unit) -> "PreparedMasked":
-    """What a backend prepares, for units that are to stay as they are where their `found_inf` is not 0.
+@dataclass(frozen=True)
+class Masked:
+    """Has another backend update parameters that are to stay as they are where `found_inf` is not 0.
 
-    They are updated a few parameters at a time, so that what is kept of them stays small.
+    That is done a few at a time, so that what is kept of them stays small.
 
     Args:
-        backend: one that keeps no addresses.
-        unit: the parameters as they look now.
+        inner: the other one, which keeps no addresses.
     """
-    parts = [(positions, backend.prepare(unit.some(positions))) for positions in _portions(unit)]
-    return PreparedMasked(parts)
+
+    inner: Backend
+
+    def locate(self, tensors: list[Tensor]) -> "array[int]":
+        """As the other one."""
+        return self.inner.locate(tensors)
+
+    def refuses(self, rule: Rule, param: Tensor) -> str | None:
+        """What the other one refuses."""
+        return self.inner.refuses(rule, param)
+
+    def prepare(self, unit: Unit) -> "PreparedMasked":
+        """Have the other one prepare each of the portions."""
+        found = portions(range(len(unit)), unit.columns["param"].__getitem__)
+        return PreparedMasked([(positions, self.inner.prepare(unit.some(positions))) for positions in found])
 
 
 @dataclass(frozen=True)
@@ -80,16 +95,3 @@ def _without(grad: Tensor, mask: Tensor) -> Tensor:
         return grad.masked_fill(mask, 0.0)
     values, coalesced = grad._values().masked_fill(mask, 0.0), grad.is_coalesced()
     return torch.sparse_coo_tensor(grad._indices(), values, grad.shape, is_coalesced=coalesced, check_invariants=False)
-
-
-def _portions(unit: Unit) -> Iterator[Sequence[int]]:
-    """The positions, in order, in lists of bounded size."""
-    portion: list[int] = []
-    size = 0
-    for i, param in enumerate(unit.columns["param"]):
-        if portion and (size + param.nbytes > limit_of(param) or param.device != unit.params[portion[0]].device):
-            yield portion
-            portion, size = [], 0
-        portion.append(i)
-        size += param.nbytes
-    yield portion

@@ -26,7 +26,7 @@ from partial_adaptive.execution.differentiable import Differentiable
 from partial_adaptive.execution.distributed import Layouts, layouts_of, local_columns, placed
 from partial_adaptive.execution.eager import Foreach, Loop
 from partial_adaptive.execution.gathering import Gathering
-from partial_adaptive.execution.masked import prepare_masked
+from partial_adaptive.execution.masked import Masked
 from partial_adaptive.execution.nonfinite import Verdict
 from partial_adaptive.execution.resting import converted, resting
 from partial_adaptive.execution.settings import Group, Reader, Settings, on_device
@@ -242,8 +242,9 @@ class Planner:
             scalars = [*chain.from_iterable(map(itemgetter(name), states) for name in scalars_of(step.settings.rule))]
         except (KeyError, TypeError):  # an entry, or all of them, is missing
             return None, None
-        if [*map(len, states)] != plan.sizes or not all(map(contains, states, repeat(AGE))):
-            return None, None  # what nobody reads at p = 0 has come or gone
+        resting = isinstance(step.settings.rule.second_moment, Null)
+        if [*map(len, states)] != plan.sizes or (resting and not all(map(contains, states, repeat(AGE)))):
+            return None, None  # what nobody reads has come or gone
         collected = Collected(step, states, slots, scalars)
         if not plan.looks.holds(collected.tensors):
             return None, None
@@ -353,8 +354,9 @@ class Planner:
         looks = Snapshot(collected.tensors) if addressable and not sparse else None
         layouts = layouts_of(collected.columns) if wrapped else None
         local_looks = Snapshot([*chain.from_iterable(columns.values())]) if looks and wrapped and not gathers else None
-        masked = collected.step.found_inf is not None and inner is not self._compiled  # which has masks of its own
-        prepared = prepare_masked(backend, unit) if masked else backend.prepare(unit)
+        if collected.step.found_inf is not None and inner is not self._compiled:  # which has masks of its own
+            backend = Masked(backend)
+        prepared = backend.prepare(unit)
         slots = list(collected.slots)
         key = collected.step.key
         sizes = [*map(len, collected.states)]

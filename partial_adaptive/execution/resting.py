@@ -22,6 +22,7 @@ from partial_adaptive.execution.state import (
     entries,
     holds_nothing,
     recoded,
+    stored_names,
     without_none,
 )
 from partial_adaptive.rules.rounding import group_of
@@ -46,14 +47,11 @@ def resting(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
 
 def _woken(state: Mapping[str, Any], param: Tensor, rule: Rule) -> State:
     """The entries that were there by name only and that a rule has use for: None, as they are to be made anew."""
-    shapes = entries(rule, param)
+    shapes, own = entries(rule, param), stored_names(rule, param)
     names = [
         name
         for name, value in state.items()
-        if isinstance(value, Tensor)
-        and value.shape == EMPTY
-        and shapes.get(name, ()) != EMPTY
-        and name.startswith(tuple(rule.second_moment.slots))
+        if name in own and isinstance(value, Tensor) and value.shape == EMPTY != shapes.get(name)
     ]
     return dict.fromkeys(names) if names and (AGE not in state or has_seen_nothing(state)) else {}
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from operator import itemgetter, methodcaller
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -53,12 +53,33 @@ class Row(NamedTuple):
         return self.but(param=function(self.param), grad=function(self.grad), slots=slots)
 
 
+Item = TypeVar("Item")
 Land = Callable[[], object]  # brings a result home where it was computed on copies
 
 
 def limit_of(tensor: Tensor) -> int:
     """How many bytes of a tensor are updated at a time."""
     return LIMITS.get(tensor.device.type, LIMIT)
+
+
+def portions(items: Iterable[Item], param_of: Callable[[Item], Tensor]) -> Iterator[list[Item]]:
+    """The items, in order, in lists of one device and of bounded size: what is made of a list takes as much memory.
+
+    Args:
+        items: as many as there are.
+        param_of: the parameter, or the part of one, that an item is of.
+    """
+    portion: list[Item] = []
+    size, device = 0, None
+    for item in items:
+        param = param_of(item)
+        if portion and (param.device != device or size + param.nbytes > limit_of(param)):
+            yield portion
+            portion, size = [], 0
+        portion.append(item)
+        size, device = size + param.nbytes, param.device
+    if portion:
+        yield portion
 
 
 def is_lazy(tensor: Tensor) -> bool:

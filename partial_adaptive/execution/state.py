@@ -104,6 +104,16 @@ def scaling(rule: Rule, param: Tensor) -> list[str]:
     return [part for name in rule.second_moment.slots for part in _entries(rule, name, param)]
 
 
+def stored_names(rule: Rule, param: Tensor) -> set[str]:
+    """Names under which values of the second moment may be in a state: plain, or as parts of any code."""
+    names: set[str] = set()
+    for name in rule.second_moment.slots:
+        slot = rule.slots[name]
+        codes = (encoded_like(codec(slot), shape_of(slot, param)) for codec in CODECS.values())
+        names |= {name, *(name + suffix for parts in codes for suffix in parts)}
+    return names
+
+
 def empty(rule: Rule, param: Tensor) -> State:
     """The entries of the second moment's slots by name and dtype, without elements."""
     found: State = {}
