@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-pytest_plugins = ["records"]
+pytest_plugins = ["records", "pytester"]
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
@@ -21,9 +21,9 @@ def _seed() -> None:
 
 
 @pytest.fixture(scope="module")
-def mesh() -> Iterator[DeviceMesh]:
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceMesh]:
     """A mesh of this process alone."""
-    store = dist.HashStore()  # type: ignore[attr-defined]  # torch has it, and does not say so
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    store = tmp_path_factory.mktemp("mesh") / "store"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,))
     dist.destroy_process_group()

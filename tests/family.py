@@ -88,4 +88,6 @@ def here(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+CAPTURABLE: list[dict[str, Any]] = [*MODES, {"capturable": True}]
+
 METRIC = [name for name in pa.MEMBERS if _has_a_metric(name)]  # whose second moment has a value per element

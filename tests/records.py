@@ -45,10 +45,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marker = item.get_closest_marker("environment")
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if marker is not None and {"name", "mode"} <= params.keys():
-            item.user_properties.append(
-                (PROPERTY, [marker.args[0].format(**params), column(params["mode"]), params["name"]])
-            )
+        if marker is None:
+            continue
+        if not {"name", "mode"} <= params.keys():
+            raise pytest.UsageError(f"{item.nodeid}: a case of an environment has the parameters name and mode")
+        case = [marker.args[0].format(**params), column(params["mode"]), params["name"]]
+        item.user_properties.append((PROPERTY, case))
 
 
 class Matrix:

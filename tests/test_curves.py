@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family import CAPTURABLE
 
 import partial_adaptive as pa
 from partial_adaptive import LPSGDM, Cosine, DynMuon, Linear, Logistic, Schedule, Steps
-from partial_adaptive.testing.harness import MODES, gradient, parameters, train
+from partial_adaptive.testing.harness import gradient, parameters, train
 
 
 @pytest.mark.parametrize("curve", [Linear(0.1, 7), Cosine(0.1, 7), Logistic(0.1, 7), Logistic(0.1, 7, steepness=0.01)])
@@ -32,7 +33,7 @@ def test_lpsgdm_is_that_of_its_paper() -> None:
         assert math.isclose(LPSGDM(steps)(start, t), (q - 2) / (q - 1) / 2, abs_tol=1e-15)
 
 
-@pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 def test_lpsgdm(mode: dict[str, Any]) -> None:
     """PartialSign along that curve goes where a transcription of LPSGDM goes, m/(|m|+ε)^ρ with decoupled decay."""
     steps, lr, decay, eps, start = 12, 0.05, 0.1, 1e-8, 4 / 9

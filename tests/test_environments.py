@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 import torch.optim.swa_utils as swa
-from family import in_modes, maker
+from family import CAPTURABLE, in_modes, maker
 from torch import Tensor, nn
 
 import partial_adaptive as pa
-from partial_adaptive.testing.harness import MODES, same, values
+from partial_adaptive.testing.harness import same, values
 
 STEPS = 5
-CASES = pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [*MODES, {"capturable": True}]))
+CASES = pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), CAPTURABLE))
 LR = 0.01
 
 Trained = list[Tensor]

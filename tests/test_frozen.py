@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from family import has
+from family import CAPTURABLE, has
 from fixtures.freeze import HISTORIES, SAVED, STORED
 
 import partial_adaptive as pa
-from partial_adaptive.testing.harness import MODES, same, train, values
+from partial_adaptive.testing.harness import same, train, values
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LABELS = [f"{name}-{label}" for name in pa.MEMBERS for label in (*HISTORIES, *STORED)]
-MODES_OF_ALL: list[dict[str, Any]] = [*MODES, {"capturable": True}]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-2}  # processors round differently
 
 
@@ -33,7 +32,7 @@ def cases() -> list[Any]:
     for version, file in FILES.items():
         for label, case in file.items():
             stored = label.rpartition("-")[2] in STORED
-            for mode in MODES_OF_ALL[:1] if stored else MODES_OF_ALL:
+            for mode in CAPTURABLE[:1] if stored else CAPTURABLE:
                 if has(case["member"], mode):
                     found.append(pytest.param(version, label, mode, id=f"{version}-{label}-{mode}"))
     return found

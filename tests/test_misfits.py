@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family import METRIC, maker, shaped
+from family import CAPTURABLE, METRIC, maker, shaped
 from torch import Tensor
 from torch.testing._internal.two_tensor import TwoTensor
 
@@ -101,7 +101,7 @@ def test_real_state_of_a_complex_parameter(name: str, mode: dict[str, Any]) -> N
     refused(optimizer, "'second'", "(2, 3)", f"state['{name}']")
 
 
-@pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 @pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
 def test_two_entries_in_one_memory(name: str, mode: dict[str, Any]) -> None:
     """One tensor as the state of two parameters, or of one twice, is refused in every mode; so is a parameter."""
@@ -116,7 +116,7 @@ def test_two_entries_in_one_memory(name: str, mode: dict[str, Any]) -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 def test_one_count_for_two_parameters(mode: dict[str, Any]) -> None:
     """Two parameters with one tensor as `step`: every mode does what a loop does, or refuses before any change.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from family import maker
+from family import CAPTURABLE, maker
 from torch.nn import Parameter
 
 import partial_adaptive as pa
@@ -183,7 +183,7 @@ def test_mail() -> None:
     assert all(graph.tolist() == [3, 4] for graph in graphs)
 
 
-@pytest.mark.parametrize("mode", [*MODES, {"capturable": True}], ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 def test_a_checkpoint_loaded_between_steps_at_p_0(mode: dict[str, Any]) -> None:
     """The second moment's count begins where a checkpoint that has none was loaded, not where p leaves 0."""
     counts = []

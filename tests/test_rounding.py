@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from family import has, maker
+from family import CAPTURABLE, has, maker
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -18,9 +18,8 @@ from partial_adaptive.testing.harness import MODES, contents, gradient, paramete
 from partial_adaptive.testing.persistence import saved
 
 KINDS = ("stochastic", "kahan")
-ALL_MODES: list[dict[str, Any]] = [*MODES, {"capturable": True}]
 CPU = torch.device("cpu")
-CASES = [pytest.param(name, mode, id=f"{name}-{mode}") for name in pa.MEMBERS for mode in ALL_MODES if has(name, mode)]
+CASES = [pytest.param(name, mode, id=f"{name}-{mode}") for name in pa.MEMBERS for mode in CAPTURABLE if has(name, mode)]
 
 
 def rounding(name: str, params: list[Any], kind: str, seed: int = 0, **options: Any) -> pa.PartialAdaptiveOptimizer:
@@ -38,7 +37,7 @@ def halves(dtype: torch.dtype, scale: float = 1.0, count: int = 3) -> list[Param
 # -- what is kept of a value
 
 
-@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_steps_arrive(kind: str, dtype: torch.dtype, mode: dict[str, Any]) -> None:
@@ -174,7 +173,7 @@ def test_parts_of_a_tensor(foreach: bool, monkeypatch: pytest.MonkeyPatch) -> No
     same(results[1], results[0], "parts are rounded otherwise")
 
 
-@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 def test_seeds(mode: dict[str, Any]) -> None:
     """The same seed gives the same bits, another one others."""
     results = []
@@ -186,7 +185,7 @@ def test_seeds(mode: dict[str, Any]) -> None:
     assert (results[0] != results[2]).double().mean() > 0.1
 
 
-@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_parameters_are_left_alone(kind: str, mode: dict[str, Any]) -> None:
     """Parameters of other dtypes in the group move as without, bit for bit, and keep nothing for it."""
@@ -237,7 +236,7 @@ def test_rests(kind: str, name: str, mode: dict[str, Any]) -> None:
         same(totals(optimizer) if steps else values(params), before, "a step of nothing has changed something")
 
 
-@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("mode", CAPTURABLE, ids=str)
 @pytest.mark.parametrize(
     "options", [{}, {"partial": 0.0}, {"weight_decay": 0.1, "decoupled_weight_decay": True}], ids=str
 )

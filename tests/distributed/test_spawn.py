@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from family import in_modes, maker
+from family import CAPTURABLE, in_modes, maker
 from processes import World
 from torch import Tensor
 from torch.nn import Parameter
 
 import partial_adaptive as pa
-from partial_adaptive.testing.harness import MODES, contents, gradient, parameters, same, train, values
+from partial_adaptive.testing.harness import contents, gradient, parameters, same, train, values
 
-CASES = pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), [*MODES, {"capturable": True}]))
+CASES = pytest.mark.parametrize(("name", "mode"), in_modes(list(pa.MEMBERS), CAPTURABLE))
 
 
 def shared() -> list[Parameter]:
