@@ -48,11 +48,12 @@ def layouts_of(columns: Columns) -> Layouts:
 _LAYOUT = attrgetter("device_mesh", "placements")
 
 
-def placed(params: Sequence[Tensor], grads: list[Tensor]) -> list[Tensor]:
+def placed(params: Sequence[Tensor], grads: list[Tensor], *, differentiable: bool = False) -> list[Tensor]:
     """The gradients, those that are placed otherwise than their parameters placed as these are; nothing is changed."""
     if not _any_distributed(grads):
         return grads
-    return [*map(_placed, params, grads)]
+    with torch.set_grad_enabled(differentiable):
+        return [*map(_placed, params, grads)]
 
 
 def _placed(param: Any, grad: Any) -> Any:

@@ -171,8 +171,7 @@ class Planner:
             params, grads = _with_gradients(group["params"])
             if not params:
                 continue
-            with torch.set_grad_enabled(group["differentiable"]):
-                grads = placed(params, grads)
+            grads = placed(params, grads, differentiable=group["differentiable"])
             if mask is not None:
                 group, settings = on_device(group, settings)
             step = Step(groups, group, settings, params, grads, grad_scale, mask, verdict is not None)
