@@ -5,27 +5,29 @@ from typing import Any
 
 import pytest
 
+# Cases of nobody: where the project's own are looked for they are not to be seen.
 CASES = """
 import pytest
+from pytest import mark
 
 LOOP = {"foreach": False}
 
-@pytest.mark.environment("one {way}")
-@pytest.mark.parametrize("way", ["a", "b"])
-@pytest.mark.parametrize(("name", "mode"), [("adam", LOOP), ("muon", LOOP), ("adam", {"fused": True})])
+@mark.environment("one {way}")
+@mark.parametrize("way", ["a", "b"])
+@mark.parametrize(("name", "mode"), [("adam", LOOP), ("muon", LOOP), ("adam", {"fused": True})])
 def test_both_ways(name, mode, way):
     assert (name, way) != ("muon", "b")
 
-@pytest.mark.environment("two")
-@pytest.mark.parametrize(("name", "mode"), [("adam", LOOP), ("muon", LOOP), ("soap", LOOP), ("sign", LOOP)])
+@mark.environment("two")
+@mark.parametrize(("name", "mode"), [("adam", LOOP), ("muon", LOOP), ("soap", LOOP), ("sign", LOOP)])
 def test_first(name, mode, record_property):
     if name in ("muon", "soap"):
         record_property("refused", "a vector")
     if name == "sign":
         pytest.skip("not here")
 
-@pytest.mark.environment("two")
-@pytest.mark.parametrize(("name", "mode"), [("soap", LOOP)])
+@mark.environment("two")
+@mark.parametrize(("name", "mode"), [("soap", LOOP)])
 def test_second(name, mode):
     pass
 """
@@ -50,9 +52,9 @@ def test_the_matrix_is_what_came_out(pytester: pytest.Pytester) -> None:
 def test_a_case_without_a_member_is_no_case(pytester: pytest.Pytester) -> None:
     """A test that forgets its parameters would be missing from the matrix without a word."""
     pytester.makepyfile("""
-        import pytest
+        from pytest import mark
 
-        @pytest.mark.environment("three")
+        @mark.environment("three")
         def test_nobody():
             pass
     """)
