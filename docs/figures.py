@@ -13,13 +13,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.data import load
-from benchmarks.models.small import mlp
-from benchmarks.regret import counterexample, counterexample_report, study, study_report
-from benchmarks.regret.record import load as load_record
 from benchmarks.report import figures as report
-from benchmarks.width import study as width
-from benchmarks.width import study_report as width_report
+from benchmarks.theory import counterexample, counterexample_report
+from benchmarks.theory.record import load as load_record
+from benchmarks.theory.regret import study, study_report
+from benchmarks.theory.width import study as width
+from benchmarks.theory.width import study_report as width_report
+from benchmarks.workloads.data import load
+from benchmarks.workloads.models.small import mlp
 from partial_adaptive import Constraint, Geometric, InverseSqrt, Padam, Schedule, Simplex
 
 HERE = Path(__file__).parent

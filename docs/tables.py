@@ -75,9 +75,9 @@ def memory() -> str:
 
 def studied(study: str, results: Path) -> str:
     """The results of a study, from a store that has it."""
+    from benchmarks.base.store import Store
     from benchmarks.report.documented import STUDIES
     from benchmarks.report.results import collect
-    from benchmarks.store import Store
     from benchmarks.studies import load
 
     header, rows, note = STUDIES[study](collect(load(study), Store(results)))
@@ -86,9 +86,9 @@ def studied(study: str, results: Path) -> str:
 
 def regret() -> str:
     """The regrets of the study `regret` on record, beside the bound at p = 1/8."""
-    from benchmarks.regret.record import load
-    from benchmarks.regret.study import Record
-    from benchmarks.regret.text import fraction, number, power
+    from benchmarks.theory.record import load
+    from benchmarks.theory.regret.study import Record
+    from benchmarks.theory.regret.text import fraction, number, power
 
     record = load(Record, ROOT / "docs" / "regret.json", "`python -m benchmarks run regret` makes it")
     rows = []
@@ -110,9 +110,9 @@ def regret() -> str:
 
 def step_sizes() -> dict[str, str]:
     """The learning rates of the study `width` on record: by the width, and carried from Adam's."""
-    from benchmarks.regret.record import load
-    from benchmarks.width import study_report
-    from benchmarks.width.study import Record
+    from benchmarks.theory.record import load
+    from benchmarks.theory.width import study_report
+    from benchmarks.theory.width.study import Record
 
     record = load(Record, ROOT / "docs" / "width.json", "`python -m benchmarks run width` makes it")
     made = f"`python -m benchmarks run width`, torch {record.environment['torch']}."

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import files
-from benchmarks.published import Deviation, deviations
+from benchmarks.base import files
+from benchmarks.base.store import Store
 from benchmarks.report import figures, page, tables
+from benchmarks.report.published import Deviation, deviations
 from benchmarks.report.results import Report, collect
-from benchmarks.report.tables import Table
-from benchmarks.store import Store
-from benchmarks.study import Study
+from benchmarks.report.table import Table
+from benchmarks.studies.study import Study
 
 
 def write(studies: Sequence[Study], store: Store, directory: Path) -> tuple[Path, list[Table]]:
@@ -55,7 +55,7 @@ def _markdown(report: Report, found: Sequence[Table], drawn: Sequence[str], diff
     parts += [table.markdown() for table in found if not table.headline]
     if differences:
         rows = [[one.setting, one.paper, one.ours, one.arms] for one in differences]
-        parts.append(Table("Deviations from the paper", ["setting", "paper", "here", "in"], rows).markdown())
+        parts.append(Table.plain("Deviations from the paper", ["setting", "paper", "here", "in"], rows).markdown())
     parts += ["### Environment", _list(report.environment), "### Commands"]
     parts.append("\n".join(["```", *report.commands, "```"]))
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks import metrics, optimizers
+from benchmarks.base.records import number
 from benchmarks.report.results import Report, Series
-from benchmarks.statistics import Summary, summarize
+from benchmarks.report.statistics import Summary, summarize
+from benchmarks.training import optimizers
 
 
 class Documented(NamedTuple):
@@ -24,7 +25,10 @@ def quick(report: Report) -> Documented:
     for one in report.series:
         accuracy, loss = _ends(one)
         records = [record for run in one.sound.values() for record in run.epochs]
-        times = [min(record["time"][key] for record in records) for key in ("step_ms", "optimizer_ms")]
+        times = [
+            min(map(number, column))
+            for column in zip(*((record.time.step_ms, record.time.optimizer_ms) for record in records), strict=True)
+        ]
         cells = (f"{accuracy.mean:.2f} ± {accuracy.sd:.2f}", f"{loss.mean:.4f}", *(f"{time:.2f}" for time in times))
         rows.append((one.arm.title, *cells))
     header = ("optimizer", "test accuracy, %", "final train loss", "step, ms", "of it the optimizer, ms")
@@ -75,5 +79,5 @@ def state_bytes(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> float:
 
 def _ends(series: Series) -> tuple[Summary, Summary]:
     """The metric and the training loss at the end."""
-    loss = [metrics.number(run.epochs[-1], "train", "clean_loss") for run in series.sound.values()]
-    return summarize(list(series.scores().values())), summarize(loss)
+    loss = series.at(-1, lambda record: record.train.get("clean_loss"))
+    return summarize(list(series.scores().values())), summarize(list(loss.values()))

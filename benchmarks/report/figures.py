@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import metrics, optimizers
-from benchmarks.report.results import Report, Series
+from benchmarks.base.records import Epoch, number
+from benchmarks.report.results import Report, Series, train_loss
+from benchmarks.training import optimizers
+from benchmarks.workloads import metrics
 
 INK = "#1b1f24"  # text, axes and SGD; `page` puts the reader's own text colour in its place
 _COLOURS = {
@@ -69,15 +71,15 @@ class Quantity:
     """
 
     label: Callable[[str], str]
-    value: Callable[[Mapping[str, Any], str], float]
+    value: Callable[[Epoch, str], float]
     log: bool = False
     late: bool = False
 
 
-def _error(statistics: str, key: str | None = None) -> Callable[[Mapping[str, Any], str], float]:
-    def value(record: Mapping[str, Any], workload: str) -> float:
+def _error(statistics: str, key: str | None = None) -> Callable[[Epoch, str], float]:
+    def value(record: Epoch, workload: str) -> float:
         name = key or metrics.metric(workload)
-        score = metrics.number(record, "test", statistics, name)
+        score = number(record.test.of(statistics).get(name))
         return 100 - score if name.startswith("top") else score
 
     return value
@@ -90,20 +92,17 @@ def _error_label(note: str = "") -> Callable[[str], str]:
     return label
 
 
-def _loss(record: Mapping[str, Any], workload: str) -> float:
-    clean = metrics.number(record, "train", "clean_loss")
-    return metrics.number(record, "train", "online_loss") if math.isnan(clean) else clean
-
-
 QUANTITIES: Mapping[str, Quantity] = {
-    "train_loss": Quantity(lambda workload: "train loss", _loss, log=True),
+    "train_loss": Quantity(
+        lambda workload: "train loss", lambda record, workload: number(train_loss(record)), log=True
+    ),
     "error": Quantity(_error_label(), _error("running"), late=True),
     "error_recalibrated": Quantity(_error_label(", recalibrated"), _error("recalibrated"), late=True),
     "top5_error": Quantity(lambda workload: "top-5 error, %", _error("running", "top5"), late=True),
-    "distance": Quantity(lambda workload: "‖θ − θ₀‖₂", lambda record, workload: metrics.number(record, "distance")),
+    "distance": Quantity(lambda workload: "‖θ − θ₀‖₂", lambda record, workload: number(record.distance)),
     "effective_step": Quantity(
         lambda workload: "median effective step",
-        lambda record, workload: metrics.number(record, "effective_step", "q50"),
+        lambda record, workload: number(record.effective_step.get("q50")),
         log=True,
     ),
     "map": Quantity(_error_label(", final"), _error("running")),

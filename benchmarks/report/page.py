@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.published import Deviation
 from benchmarks.report.figures import INK
+from benchmarks.report.published import Deviation
 from benchmarks.report.results import Report
-from benchmarks.report.tables import Table
+from benchmarks.report.table import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --line: #d8dee4; --paper: #ffffff; --tint: #f6f8fa;
@@ -102,9 +102,9 @@ def section(
 
 def _table(table: Table) -> str:
     """A table; a row opens a group where the first cell changes after it has repeated."""
-    grouped = len({row[0] for row in table.rows}) < len(table.rows)
+    grouped = len({row[0] for row in table.texts}) < len(table.rows)
     rows, last = [], None
-    for row in table.rows:
+    for row in table.texts:
         repeated = grouped and row[0] == last
         opening = grouped and last is not None and not repeated
         cells = ["" if repeated else _escape(row[0]), *map(_escape, row[1:])]

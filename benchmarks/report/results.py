@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks import metrics, tuning
-from benchmarks.store import Result, Store, StoreError
-from benchmarks.study import Arm, Study
+from benchmarks.base.records import Cost, Epoch, Number, number
+from benchmarks.base.store import Result, Store, StoreError
+from benchmarks.studies import tuning
+from benchmarks.studies.study import Arm, Study
+from benchmarks.workloads import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,23 +30,21 @@ class Series:
         """How many did."""
         return len(self.runs) - len(self.sound)
 
-    def at(self, epoch: int, *path: str) -> dict[int, float]:
-        """The number at `path` of one epoch's record (-1: the last) by seed, where there is one."""
+    def at(self, epoch: int, value: Callable[[Epoch], Number]) -> dict[int, float]:
+        """A number of one epoch's record (-1: the last) by seed, where there is one."""
         found = {}
         for seed, run in self.sound.items():
             if epoch <= len(run.epochs):
-                value = metrics.number(run.epochs[epoch - 1 if epoch > 0 else epoch], *path)
-                if not math.isnan(value):
-                    found[seed] = value
-        return found
+                found[seed] = number(value(run.epochs[epoch - 1 if epoch > 0 else epoch]))
+        return {seed: value for seed, value in found.items() if not math.isnan(value)}
 
     def scores(self, epoch: int = -1, statistics: str = "running") -> dict[int, float]:
         """The workload's metric after an epoch (-1: the last) by seed."""
-        return self.at(epoch, "test", statistics, metrics.metric(self.arm.config.workload))
+        return self.at(epoch, lambda record: metrics.score(record, self.arm.config.workload, statistics))
 
-    def time(self, key: str) -> list[float]:
+    def time(self, value: Callable[[Cost], Number]) -> list[float]:
         """A timing of the runs' last records."""
-        return list(self.at(-1, "time", key).values())
+        return list(self.at(-1, lambda record: value(record.time)).values())
 
     def to_target(self, target: float) -> dict[int, tuple[int, float]]:
         """By seed the epoch at which the target was reached, and the seconds of training until then."""
@@ -53,10 +53,10 @@ class Series:
         reached = {}
         for seed, run in self.sound.items():
             seconds = 0.0
-            for number, record in enumerate(run.epochs, start=1):
-                seconds += metrics.number(record, "time", "train_s")
+            for record in run.epochs:
+                seconds += number(record.time.train_s)
                 if sign * metrics.score(record, workload) >= sign * target:
-                    reached[seed] = (number, seconds)
+                    reached[seed] = (record.epoch, seconds)
                     break
         return reached
 
@@ -110,6 +110,12 @@ class Report:
 
     def _environments(self) -> list[Mapping[str, Any]]:
         return [run.environment for one in (*self.trials, *self.series) for run in one.runs.values()]
+
+
+def train_loss(record: Epoch) -> Number:
+    """The loss on training examples without augmentation, or else on the batches as they were trained on."""
+    clean = record.train.get("clean_loss")
+    return record.train.get("online_loss") if clean is None else clean
 
 
 class Index:

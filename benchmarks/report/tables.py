@@ -1,33 +1,16 @@
 """The tables of a report, as rows of text; Markdown here, HTML in `page`."""
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import metrics, published
-from benchmarks.report.results import Report, Series
-from benchmarks.statistics import Comparison, holm, paired, pooled_sd, smallest_detectable, summarize, welch
+from benchmarks.base.records import Epoch, Number
+from benchmarks.report import published
+from benchmarks.report.results import Report, Series, train_loss
+from benchmarks.report.statistics import Comparison, holm, paired, pooled_sd, smallest_detectable, summarize, welch
+from benchmarks.report.table import Table
+from benchmarks.workloads import metrics
 
 DASH, MINUS = "–", "−"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of text under a title, with notes below; the `headline` ones are printed after a run."""
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-    headline: bool = False
-
-    def markdown(self) -> str:
-        """The table in Markdown."""
-        from tabulate import tabulate
-
-        align = ["left", *["right"] * (len(self.headers) - 1)]
-        body = tabulate(self.rows, self.headers, tablefmt="pipe", disable_numparse=True, colalign=align)
-        return "\n\n".join([f"### {self.title}", body, *self.notes]) + "\n"
 
 
 def build(report: Report) -> list[Table]:
@@ -63,14 +46,14 @@ def results(series: Sequence[Series], workload: str, where: str = "") -> Table:
         if recalibrated:
             again = summarize(list(one.scores(-1, "recalibrated").values()))
             row.append(_mean(again.mean, again.sd))
-        loss = summarize(list((one.at(-1, "train", "clean_loss") or one.at(-1, "train", "online_loss")).values()))
+        loss = summarize(list(one.at(-1, train_loss).values()))
         rows.append([*row, _mean(loss.mean, loss.sd, digits=4)])
     notes = []
     if any(one.diverged for one in series):
         notes.append(
             "Diverged runs count as runs but have no score: means are those of the others, and no such arm is compared."
         )
-    return Table(f"Results: {metrics.title(workload)}{where}", headers, rows, notes, headline=True)
+    return Table.plain(f"Results: {metrics.title(workload)}{where}", headers, rows, notes, headline=True)
 
 
 def comparisons(series: Sequence[Series], workload: str, where: str, reference: str | None) -> list[Table]:
@@ -110,7 +93,7 @@ def comparisons(series: Sequence[Series], workload: str, where: str, reference: 
         "columns use that equal seeds share initial weights and data order; they have no part in the verdict.",
         _leader(scores, sign),
     ]
-    return [Table(f"Against {base}{where}", headers, rows, notes, headline=True)]
+    return [Table.plain(f"Against {base}{where}", headers, rows, notes, headline=True)]
 
 
 def _paired(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
@@ -156,7 +139,7 @@ def against_published(series: Sequence[Series], where: str = "") -> list[Table]:
         "Test accuracy in %. Running and recalibrated are batch norm's statistics at the test; the paper's code "
         "recalibrated, the replication did not."
     )
-    return [Table(f"Beside the published numbers{where}", headers, rows, [note])]
+    return [Table.plain(f"Beside the published numbers{where}", headers, rows, [note])]
 
 
 def costs(series: Sequence[Series], where: str = "", target: float | None = None) -> Table:
@@ -181,13 +164,15 @@ def costs(series: Sequence[Series], where: str = "", target: float | None = None
             epochs, seconds = ([pair[i] for pair in reached.values()] for i in (0, 1))
             row += [_average(epochs, 1) + short, _average(seconds, 1)]
         row += [
-            _average(one.time(key), digits) for key, digits in (("train_s", 2), ("step_ms", 2), ("optimizer_ms", 3))
+            _average(one.time(lambda cost: cost.train_s), 2),
+            _average(one.time(lambda cost: cost.step_ms), 2),
+            _average(one.time(lambda cost: cost.optimizer_ms), 3),
         ]
-        row += [_average([value / 2**20 for value in one.time("peak_memory_bytes")], 0)]
-        row += [_average(one.time("state_bytes_per_param"), 1), ", ".join(_modes(one)) or DASH]
+        row += [_average([value / 2**20 for value in one.time(lambda cost: cost.peak_memory_bytes)], 0)]
+        row += [_average(one.time(lambda cost: cost.state_bytes_per_param), 1), ", ".join(_modes(one)) or DASH]
         rows.append(row)
     note = "Means over the runs; times of training alone, without evaluation. Only arms of one mode and device compare."
-    return Table(f"Cost{where}", headers, rows, [note])
+    return Table.plain(f"Cost{where}", headers, rows, [note])
 
 
 def diagnostics(series: Sequence[Series], where: str = "") -> Table:
@@ -195,12 +180,17 @@ def diagnostics(series: Sequence[Series], where: str = "") -> Table:
     headers = ["optimizer", "‖θ − θ₀‖", "effective step, 1 %", "median", "99 %", "at the ε floor, %"]
     rows = []
     for one in series:
-        row = [one.arm.title, _average(list(one.at(-1, "distance").values()), 2)]
+        row = [one.arm.title, _average(list(one.at(-1, lambda record: record.distance).values()), 2)]
         for quantile in ("q01", "q50", "q99"):
-            row.append(_average(list(one.at(-1, "effective_step", quantile).values()), 3, "e"))
-        rows.append([*row, _average([100 * share for share in one.at(-1, "floor_share").values()], 2)])
+            row.append(_average(list(one.at(-1, _step_size(quantile)).values()), 3, "e"))
+        shares = one.at(-1, lambda record: record.floor_share)
+        rows.append([*row, _average([100 * share for share in shares.values()], 2)])
     note = "After the last epoch. The effective step of a coordinate is α·s^(−2p), what its momentum is multiplied by."
-    return Table(f"Diagnostics{where}", headers, rows, [note])
+    return Table.plain(f"Diagnostics{where}", headers, rows, [note])
+
+
+def _step_size(quantile: str) -> Callable[[Epoch], Number]:
+    return lambda record: record.effective_step.get(quantile)
 
 
 def choices(report: Report) -> Table:
@@ -217,7 +207,7 @@ def choices(report: Report) -> Table:
     notes = ["Chosen by the last epoch's score on the held-out tenth of the training set, without the test set."]
     if report.waiting:
         notes.append(f"Still waiting for trials: {', '.join(report.waiting)}.")
-    return Table("Chosen settings", headers, rows, notes)
+    return Table.plain("Chosen settings", headers, rows, notes)
 
 
 def _runs(one: Series) -> str:
@@ -229,7 +219,7 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def _modes(one: Series) -> list[str]:
-    modes = [run.epochs[-1].get("time", {}).get("mode") for run in one.runs.values() if run.epochs]
+    modes = [run.epochs[-1].time.mode for run in one.runs.values() if run.epochs]
     return sorted({str(mode) for mode in modes if mode is not None})
 
 

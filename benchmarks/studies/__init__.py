@@ -25,8 +25,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import grid, optimizers
-from benchmarks.study import Study, StudyError, Tuning
+from benchmarks.base.errors import nearest
+from benchmarks.studies import grid
+from benchmarks.studies.study import Study, StudyError, Tuning, seeds
+from benchmarks.training import optimizers
 
 DIRECTORY = Path(__file__).parent
 
@@ -51,23 +53,20 @@ def names() -> list[str]:
     return sorted(path.stem for path in DIRECTORY.glob("*.toml"))
 
 
+def titles() -> dict[str, str]:
+    """Their titles by name, read without checking the rest of them."""
+    return {name: tomllib.loads((DIRECTORY / f"{name}.toml").read_text())["title"] for name in names()}
+
+
 def load(name: str) -> Study:
     """The study called `name`, or the one in the file of that path, which then ends in ``.toml``."""
     path = Path(name) if name.endswith(".toml") else DIRECTORY / f"{name}.toml"
     if not path.is_file():
-        raise StudyError(f"unknown study {name!r}{optimizers.nearest(name, names())} (or the path of a .toml file)")
+        raise StudyError(f"unknown study {name!r}{nearest(name, names())} (or the path of a .toml file)")
     try:
         return _study(path.stem, _read(path))
     except (StudyError, optimizers.OptimizerError) as error:
         raise StudyError(f"study {path.stem}: {error}") from error
-
-
-def seeds(value: int | list[int]) -> tuple[int, ...]:
-    """The seeds meant by a count or a list of them."""
-    chosen = list(range(value)) if isinstance(value, int) else value
-    if not chosen or not all(type(seed) is int and seed >= 0 for seed in chosen) or len(set(chosen)) < len(chosen):
-        raise StudyError(f"seeds must be a count of at least 1 or a list of different integers >= 0, got {value!r}")
-    return tuple(chosen)
 
 
 def _read(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def _read(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
         candidates = (path.parent / f"{parent}.toml", DIRECTORY / f"{parent}.toml")
         source = next((candidate for candidate in candidates if candidate.is_file()), None)
         if source is None:
-            raise StudyError(f"extends names an unknown study {parent!r}{optimizers.nearest(parent, names())}")
+            raise StudyError(f"extends names an unknown study {parent!r}{nearest(parent, names())}")
         if source in (path, *children):
             raise StudyError(f"extends leads back to {parent!r}")
         inherited = _read(source, (path, *children))
@@ -102,7 +101,7 @@ def _study(name: str, data: Mapping[str, Any]) -> Study:
         raise StudyError("title is missing")
     for quantity in data.get("figures", []):
         if quantity not in QUANTITIES:
-            raise StudyError(f"unknown figure {quantity!r}{optimizers.nearest(str(quantity), QUANTITIES)}")
+            raise StudyError(f"unknown figure {quantity!r}{nearest(str(quantity), QUANTITIES)}")
     tuning = _tuning(data["tuning"]) if "tuning" in data else None
     arms = [arm for entry in data["runs"] for arm in grid.expand(entry, data.get("run", {}), tuning)]
     if not arms:
@@ -110,7 +109,7 @@ def _study(name: str, data: Mapping[str, Any]) -> Study:
     known = {name for arm in arms for name in (arm.label, arm.group)}
     reference = data.get("reference")
     if reference is not None and reference not in known:
-        raise StudyError(f"reference names an unknown run {reference!r}{optimizers.nearest(reference, known)}")
+        raise StudyError(f"reference names an unknown run {reference!r}{nearest(reference, known)}")
     if len({arm.config.workload for arm in arms}) > 1:
         arms = [
             dataclasses.replace(

@@ -9,20 +9,22 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks import data
-from benchmarks.models import small
-from benchmarks.models.resnet import resnet18, wrn_16_4_authors
-from benchmarks.models.vgg import VGG16
-from benchmarks.models.wide_resnet import WideResNet
+from benchmarks.base.config import RunConfig
+from benchmarks.base.errors import BenchmarkError
+from benchmarks.workloads import data
 from benchmarks.workloads.classification import Images, Text
 from benchmarks.workloads.gan import Adversarial, Ring
 from benchmarks.workloads.imagenet import ImageNet
+from benchmarks.workloads.models import small
+from benchmarks.workloads.models.resnet import resnet18, wrn_16_4_authors
+from benchmarks.workloads.models.vgg import VGG16
+from benchmarks.workloads.models.wide_resnet import WideResNet
 from benchmarks.workloads.task import Task, Workload
 
 __all__ = ["REGISTRY", "Task", "Workload", "WorkloadError", "find", "fingerprint"]
 
 
-class WorkloadError(ValueError):
+class WorkloadError(BenchmarkError, ValueError):
     """A workload, or an option of one, that does not exist."""
 
 
@@ -146,11 +148,11 @@ def find(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Worklo
     return workload
 
 
-def fingerprint(workload: str, data_dir: Path) -> str:
-    """A hash of the data that the workload trains on and is judged by.
+def fingerprint(config: RunConfig, data_dir: Path) -> str:
+    """A hash of the data that a run trains on and is judged by.
 
     Raises:
         WorkloadError: there is no such workload.
-        benchmarks.data.DataError: the data set is missing and cannot be downloaded, or is corrupt.
+        benchmarks.workloads.data.DataError: the data set is missing and cannot be downloaded, or is corrupt.
     """
-    return data.fingerprint(find(workload).dataset, data_dir)
+    return data.fingerprint(find(config.workload).dataset, data_dir)

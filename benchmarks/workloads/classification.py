@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmarks import augment, distributed
-from benchmarks.config import RunConfig
+from benchmarks.base import distributed
+from benchmarks.base.config import RunConfig
+from benchmarks.workloads import augment
 from benchmarks.workloads.resident import ResidentTask, crop
 from benchmarks.workloads.task import CLEAN, EVALUATION_BATCH, Task, Workload, mean_over, memory_format
 

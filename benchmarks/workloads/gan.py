@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmarks.models.small import GAN
-from benchmarks.seeds import generator as seeded
+from benchmarks.base.seeds import generator as seeded
+from benchmarks.workloads.models.small import GAN
 from benchmarks.workloads.resident import ResidentTask
 
 SAMPLES = 2000

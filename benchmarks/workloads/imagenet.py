@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from typing_extensions import override
 
-from benchmarks import data, distributed
-from benchmarks.config import RunConfig
-from benchmarks.seeds import derive
+from benchmarks.base import distributed
+from benchmarks.base.config import RunConfig
+from benchmarks.base.seeds import derive
+from benchmarks.workloads import data
 from benchmarks.workloads.classification import judge, training_loss
 from benchmarks.workloads.task import CLEAN, Task, Workload, memory_format
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmarks import data
-from benchmarks.config import RunConfig
+from benchmarks.base.config import RunConfig
+from benchmarks.workloads import data
 from benchmarks.workloads.task import Task, Workload
 
 _lock = threading.Lock()

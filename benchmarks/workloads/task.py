@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from benchmarks import distributed
-from benchmarks.config import RunConfig
-from benchmarks.seeds import derive
+from benchmarks.base import distributed
+from benchmarks.base.config import RunConfig
+from benchmarks.base.seeds import derive
 
 EVALUATION_BATCH = 500
 CLEAN = 5000  # training examples, at most, on which the loss without augmentation is measured

@@ -45,7 +45,7 @@ class Tape(TorchDispatchMode):
 
 
 def capture_on_cpu(generator: torch.Generator) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Takes the place of `benchmarks.step.cuda_graph`. Recording executes, so the first replay does not."""
+    """Takes the place of `benchmarks.training.step.cuda_graph`. Recording executes, so the first replay does not."""
 
     def capture(body: Callable[[], None]) -> Callable[[], None]:
         tape = Tape()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from benchmarks import augment
+from benchmarks.workloads import augment
 
 PADDING = 4
 EPOCH = 20_000

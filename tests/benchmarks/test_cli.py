@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import cli
-from benchmarks.engine import train
+from benchmarks.training.engine import train
 
 STUDY = """
 title = "Two optimizers"

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks import cli
-from benchmarks.regret import counterexample, drift
-from benchmarks.regret.cycles import gradients, library_path, measured_critical, path
-from benchmarks.regret.record import load, save
+from benchmarks.theory import counterexample
+from benchmarks.theory.record import load, save
+from benchmarks.theory.regret import drift
+from benchmarks.theory.regret.cycles import gradients, library_path, measured_critical, path
 
 CRITICAL = {3.0: 0.2246, 5.0: 0.3202, 10.0: 0.3767}
 

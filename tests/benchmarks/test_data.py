@@ -16,7 +16,8 @@ import torchvision.datasets
 from synthetic import cifar10
 from torchvision.datasets import utils
 
-from benchmarks import data, files
+from benchmarks.base import files
+from benchmarks.workloads import data
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import partial_adaptive
-from benchmarks import diagnostics, optimizers
+from benchmarks.training import diagnostics, optimizers
 
 MEMBER = {
     "adam": "partial_adam",

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from synthetic import imagenet
 
-from benchmarks import cli, distributed
+from benchmarks import cli
+from benchmarks.base import distributed
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -29,8 +30,10 @@ SCRIPT = """
 # `python -m benchmarks`, where each run is trained twice: as a whole, and stopped halfway and resumed. It leaves
 # behind what each process saw. The network is narrow, so that this takes seconds.
 import dataclasses, hashlib, json, pathlib, runpy
-from benchmarks import cli, distributed, engine, report, workloads
-from benchmarks.models.resnet import resnet18
+from benchmarks import cli, report, workloads
+from benchmarks.base import distributed
+from benchmarks.training import engine
+from benchmarks.workloads.models.resnet import resnet18
 
 name, narrow = "imagenet-resnet18", lambda num_classes: resnet18(num_classes, width=1 / 8)
 workloads.REGISTRY = {**workloads.REGISTRY, name: dataclasses.replace(workloads.REGISTRY[name], build=narrow)}

@@ -16,10 +16,10 @@ import torch
 from synthetic import cifar10
 from tape import capture_on_cpu
 
-from benchmarks import engine
-from benchmarks.config import RunConfig
-from benchmarks.engine import CheckpointError, train
-from benchmarks.overhead import measure
+from benchmarks.base.config import RunConfig
+from benchmarks.speed.overhead import measure
+from benchmarks.training import engine
+from benchmarks.training.engine import CheckpointError, train
 
 CPU = torch.device("cpu")
 PADAM = {"lr": 0.1, "partial": 0.125, "weight_decay": 5e-4}
@@ -69,8 +69,8 @@ def test_records(tmp_path: Path) -> None:
 
 KILLED = """
 import json, os, pathlib, signal, sys, torch
-from benchmarks.config import RunConfig
-from benchmarks.engine import train
+from benchmarks.base.config import RunConfig
+from benchmarks.training.engine import train
 torch.set_num_threads(1)
 folder, last = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 
@@ -246,6 +246,6 @@ def test_side_by_side(tmp_path: Path) -> None:
 
 
 def test_overhead_of_the_engine(tmp_path: Path) -> None:
-    """A step of the engine costs little more than that of a hand-written loop (`benchmarks.overhead` measures it)."""
+    """A step of the engine costs little more than that of a hand-written loop: see `benchmarks.speed.overhead`."""
     config = dataclasses.replace(CONFIG, batch_size=48, workload_options={"width": 0.25})
     assert measure(config, cifar10(tmp_path, train=48), rounds=15) < 1.25

@@ -8,8 +8,8 @@ import torch
 from synthetic import cifar10
 from torch import nn
 
-from benchmarks.config import RunConfig
-from benchmarks.evaluation import evaluate, norms, recalibrated
+from benchmarks.base.config import RunConfig
+from benchmarks.training.evaluation import evaluate, norms, recalibrated
 from benchmarks.workloads import Task, find
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from benchmarks.files import replacing
+from benchmarks.base.files import replacing
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])

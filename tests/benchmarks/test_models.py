@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.models import small
-from benchmarks.models.resnet import resnet18, wrn_16_4_authors
-from benchmarks.models.vgg import VGG16
-from benchmarks.models.wide_resnet import WideResNet
+from benchmarks.workloads.models import small
+from benchmarks.workloads.models.resnet import resnet18, wrn_16_4_authors
+from benchmarks.workloads.models.vgg import VGG16
+from benchmarks.workloads.models.wide_resnet import WideResNet
 
 CIFAR = {VGG16: 14_728_266, resnet18: 11_173_962, wrn_16_4_authors: 2_777_674, WideResNet: 2_748_890}
 

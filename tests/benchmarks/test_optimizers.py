@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import partial_adaptive
-from benchmarks import optimizers
-from benchmarks.optimizers import OptimizerError
+from benchmarks.training import optimizers
+from benchmarks.training.optimizers import OptimizerError
 
 CIFAR = {"batch_size": 128, "examples": 50_000, "epochs": 200}
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from synthetic import cifar10
 
-from benchmarks import cli, profile
+from benchmarks import cli
+from benchmarks.speed import profile
 
 CPU = torch.device("cpu")
 

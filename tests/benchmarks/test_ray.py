@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cluster, runner, store, studies
-from benchmarks.engine import train
-from benchmarks.runner import Settings, Stop
-from benchmarks.store import Store
+from benchmarks import studies
+from benchmarks.base import store
+from benchmarks.base.store import Store
+from benchmarks.scheduling import cluster, runner
+from benchmarks.scheduling.runner import Settings, Stop
+from benchmarks.training.engine import train
 from benchmarks.workloads import fingerprint
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ import torch
 from scipy.optimize import minimize
 
 from benchmarks import cli
-from benchmarks.regret import problems, sets, study, study_report
-from benchmarks.regret.bound import bound, trivial
-from benchmarks.regret.play import BETAS, DECAY, EPS, Euclidean, Mark, play
-from benchmarks.regret.record import load, save
-from benchmarks.store import StoreError
+from benchmarks.base.store import StoreError
+from benchmarks.theory.record import load, save
+from benchmarks.theory.regret import problems, sets, study, study_report
+from benchmarks.theory.regret.bound import bound, trivial
+from benchmarks.theory.regret.play import BETAS, DECAY, EPS, Euclidean, Mark, play
 from partial_adaptive import Box, L1Ball, L2Ball, NonNegative, Simplex
 
 ROUNDS = 200

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from benchmarks import published, report, studies
-from benchmarks.report import tables
+from benchmarks import report, studies
+from benchmarks.base.store import Store, StoreError
+from benchmarks.report import published, tables
 from benchmarks.report.results import collect
-from benchmarks.store import Store, StoreError
 
 STUDY = """
 title = "Three & more"

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import runner, store
-from benchmarks.config import RunConfig
-from benchmarks.engine import train
-from benchmarks.runner import Settings, Stop
-from benchmarks.store import Store
-from benchmarks.study import Arm, Run
+from benchmarks.base import store
+from benchmarks.base.config import RunConfig
+from benchmarks.base.store import Store
+from benchmarks.scheduling import runner
+from benchmarks.scheduling.runner import Settings, Stop
+from benchmarks.studies.study import Arm, Run
+from benchmarks.training.engine import train
 from benchmarks.workloads import fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +146,7 @@ def test_killed_and_resumed_is_the_same_run(tmp_path):
     places = {name: Store(tmp_path / name) for name in ("killed", "whole")}
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from benchmarks.engine import train; from benchmarks.config import RunConfig\n"
+        "from benchmarks.training.engine import train; from benchmarks.base.config import RunConfig\n"
         f"config = RunConfig(**{dataclasses.asdict(config)!r})\n"
         "train(config, data_dir=Path(sys.argv[1]), device=torch.device('cpu'), checkpoint=Path(sys.argv[2]),"
         " checkpoint_every=0.05)"

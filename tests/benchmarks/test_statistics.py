@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.statistics import holm, paired, pooled_sd, smallest_detectable, summarize, welch
+from benchmarks.report.statistics import holm, paired, pooled_sd, smallest_detectable, summarize, welch
 
 A = [93.1, 93.4, 93.5, 93.9]
 B = [92.8, 93.0, 93.2]

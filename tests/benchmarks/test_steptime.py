@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from benchmarks import cli, sheet, steptime
+from benchmarks import cli
+from benchmarks.speed import sheet, steptime
 from partial_adaptive import MEMBERS, Padam, PartialSM3
 
 

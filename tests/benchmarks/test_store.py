@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from benchmarks import store as stores
-from benchmarks.config import RunConfig
-from benchmarks.store import Store, StoreError
+from benchmarks.base import store as stores
+from benchmarks.base.config import RunConfig
+from benchmarks.base.store import Store, StoreError
 
 CONFIG = RunConfig("digits-mlp", "sgd", {"lr": 0.1, "betas": (0.9, 0.99)}, epochs=2)
 EPOCHS = [{"epoch": 1, "test": {"running": {"top1": 90.0}}, "time": {"train_s": 1.5}}, {"epoch": 2, "loss": math.nan}]

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from benchmarks import studies, tuning
-from benchmarks.store import Result
-from benchmarks.study import StudyError
+from benchmarks import studies
+from benchmarks.base.store import Result
+from benchmarks.studies import tuning
+from benchmarks.studies.study import StudyError
 
 BASE = """
 title = "A study"
@@ -41,7 +42,7 @@ def test_every_study_of_the_benchmark_loads(name):
 
 def test_quick_has_every_optimizer_and_three_seeds():
     """`make bench` compares everything there is."""
-    from benchmarks.optimizers import REGISTRY
+    from benchmarks.training.optimizers import REGISTRY
 
     study = studies.load("quick")
     assert {arm.config.optimizer for arm in study.arms} == set(REGISTRY)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks import cli
-from benchmarks.data import DataError
-from benchmarks.regret.record import load, save
-from benchmarks.width import carry, coordinates, study, study_report, sweep, task
+from benchmarks.theory.record import load, save
+from benchmarks.theory.width import carry, coordinates, study, study_report, sweep, task
+from benchmarks.workloads.data import DataError
 from partial_adaptive import equivalent_lr
 
 SMALL = {"WIDTHS": (4, 8), "SEEDS": (0, 1), "STEPS": 5, "CARRIED_WIDTH": 4}

@@ -11,12 +11,13 @@ from synthetic import cifar10, imagenet
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from benchmarks import overhead, workloads
-from benchmarks.config import RunConfig
-from benchmarks.engine import train
-from benchmarks.models.resnet import resnet18
+from benchmarks import workloads
+from benchmarks.base.config import RunConfig
+from benchmarks.speed import overhead
+from benchmarks.training.engine import train
 from benchmarks.workloads import REGISTRY, WorkloadError, find
 from benchmarks.workloads.imagenet import Dropout
+from benchmarks.workloads.models.resnet import resnet18
 from benchmarks.workloads.resident import crop
 from benchmarks.workloads.task import memory_format
 

@@ -1,0 +1,1 @@
+"""How long a step and an epoch take."""
