@@ -67,9 +67,6 @@ class Edge:
     value: float
     largest: bool
 
-    def __str__(self) -> str:
-        return f"{self.name} = {self.value:g} is the {'largest' if self.largest else 'smallest'} tried"
-
 
 def edges(arm: Arm, trials: Sequence[Arm]) -> list[Edge]:
     """The hyperparameters whose chosen value is the smallest or largest tried: a better one may lie beyond.
