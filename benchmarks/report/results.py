@@ -20,6 +20,10 @@ class Series:
     arm: Arm
     runs: Mapping[int, Result]
 
+    def only(self, seeds: Sequence[int]) -> "Series":
+        """The same with no other runs than those of `seeds`."""
+        return Series(self.arm, {seed: run for seed, run in self.runs.items() if seed in seeds})
+
     @property
     def sound(self) -> Mapping[int, Result]:
         """The runs that did not diverge."""
@@ -152,8 +156,8 @@ def collect(study: Study, store: Store) -> Report:
     series = index.series(study.arms)
     if study.tuning is None:
         return _report(study, series)
-    seed = study.tuning.seed
-    trials = {f"{one.arm.label}/seed{seed}": one.runs[seed] for one in series if seed in one.runs}
+    series = [one.only(study.tuning.trial_seeds) for one in series]
+    trials = {f"{one.arm.label}/seed{seed}": run for one in series for seed, run in one.runs.items()}
     chosen, waiting = tuning.select(study, trials)
     report = _report(chosen, index.series(chosen.arms))
     return dataclasses.replace(report, trials=tuple(series), waiting=tuple(waiting))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.base.records import Epoch, Number
-from benchmarks.report import published
+from benchmarks.report import compared, published
 from benchmarks.report.results import Report, Series, train_loss
 from benchmarks.report.statistics import Comparison, holm, paired, pooled_sd, smallest_detectable, summarize, welch
 from benchmarks.report.table import Table
@@ -25,9 +25,7 @@ def build(report: Report) -> list[Table]:
             found += against_published(series, where)
             found.append(costs(series, where, report.study.target))
             found.append(diagnostics(series, where))
-    if report.trials:
-        found.append(choices(report))
-    return found
+    return [*found, *compared.tables(report)]
 
 
 def results(series: Sequence[Series], workload: str, where: str = "") -> Table:
@@ -191,23 +189,6 @@ def diagnostics(series: Sequence[Series], where: str = "") -> Table:
 
 def _step_size(quantile: str) -> Callable[[Epoch], Number]:
     return lambda record: record.effective_step.get(quantile)
-
-
-def choices(report: Report) -> Table:
-    """The settings that tuning chose, out of how many."""
-    rows = []
-    for arm in report.study.arms:
-        trials = [one for one in report.trials if one.arm.group == arm.group]
-        chosen = next(one for one in trials if one.arm.refit == arm.config)
-        score = summarize(list(chosen.scores().values())).mean
-        diverged = sum(one.diverged for one in trials)
-        setting = chosen.arm.label.removeprefix(arm.group).lstrip(",").replace(",", ", ") or "as given"
-        rows.append([arm.title, setting, _number(score), str(len(trials)), str(diverged)])
-    headers = ["optimizer", "chosen setting", "validation score", "trials", "diverged"]
-    notes = ["Chosen by the last epoch's score on the held-out tenth of the training set, without the test set."]
-    if report.waiting:
-        notes.append(f"Still waiting for trials: {', '.join(report.waiting)}.")
-    return Table.plain("Chosen settings", headers, rows, notes)
 
 
 def _runs(one: Series) -> str:

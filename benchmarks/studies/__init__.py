@@ -12,11 +12,13 @@ A study file has these keys, all optional but `title` and something to run:
     [run]                   what all runs share: `preset`, `hyper`, and the fields of `RunConfig`
     [[runs]]                one or more runs: `optimizer`, `label`, `title`, and any key of `[run]`
     [[also]]                runs beside the inherited ones; `[[runs]]` replaces those
-    [tuning]                `trials` points are drawn from the grid of each entry and judged on the validation split;
+    [tuning]                `trials` points are drawn from the space of each entry with `seed`, run with `seeds` seeds
+                            each (other ones than the study's with `apart = true`) and judged on the validation split;
                             the best is then trained on the whole training set, once per seed
 
 A list where one value is expected is an axis of a grid, and an entry stands for the product of its axes. `betas` and
-`milestones` are lists themselves, so that a grid of them is a list of lists.
+`milestones` are lists themselves, so that a grid of them is a list of lists. With [tuning] an axis may be a range,
+`{ low = 1e-4, high = 1.0 }`, or `{ choices = [...] }`; see `benchmarks.studies.spaces`.
 """
 
 import dataclasses
@@ -136,7 +138,9 @@ def _study(name: str, data: Mapping[str, Any]) -> Study:
 
 
 def _tuning(data: Mapping[str, Any]) -> Tuning:
-    grid.check_types(data, {"trials": (int,), "seed": (int,)}, "key of [tuning]")
-    if data.get("trials", 0) < 1:
-        raise StudyError(f"[tuning] trials must be at least 1, got {data.get('trials')!r}")
+    grid.check_types(data, {"trials": (int,), "seed": (int,), "seeds": (int,), "apart": (object,)}, "key of [tuning]")
+    if "trials" not in data:
+        raise StudyError("[tuning] trials is missing: how many settings each entry gets")
+    if not isinstance(data.get("apart", False), bool):
+        raise StudyError(f"[tuning] apart must be true or false, got {data['apart']!r}")
     return Tuning(**data)

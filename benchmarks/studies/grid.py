@@ -1,14 +1,14 @@
 """One [[runs]] entry of a study and the arms it stands for: the product of its axes."""
 
 import itertools
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, get_args
 
 from benchmarks import workloads
 from benchmarks.base.config import Precision, RunConfig, Split
 from benchmarks.base.errors import nearest
+from benchmarks.studies import spaces
 from benchmarks.studies.study import Arm, StudyError, Tuning
 from benchmarks.training import optimizers
 
@@ -56,40 +56,36 @@ def expand(entry: Mapping[str, Any], shared: Mapping[str, Any], tuning: Tuning |
     hyper = {**shared.get("hyper", {}), **entry.get("hyper", {})}
     label, title = fields.pop("label", None), fields.pop("title", None)
     fields.pop("hyper", None)
-    axes = [(fields, key, value) for key, value in fields.items() if _is_axis(key, value)]
-    axes += [(hyper, key, value) for key, value in hyper.items() if _is_axis(key, value)]
-    for _, key, values in axes:
-        if not values:
+    subjects = {key: value for key, value in fields.items() if key in _SUBJECTS and isinstance(value, list)}
+    axes = {
+        (prefix, key): axis
+        for prefix, source in (("", fields), ("hyper.", hyper))
+        for key, value in source.items()
+        if key not in _SUBJECTS and (axis := _axis(key, value)) is not None
+    }
+    for key, values in [*subjects.items(), *((key, axis) for (_, key), axis in axes.items())]:
+        if isinstance(values, list) and not values:
             raise StudyError(f"{key} is an empty grid; give at least one value")
-    axes.sort(key=lambda axis: axis[1] not in _SUBJECTS)
-    subjects = [values for _, key, values in axes if key in _SUBJECTS]
-    settings = _points(
-        [values for _, _, values in axes[len(subjects) :]], tuning, str(label or fields.get("optimizer"))
-    )
+    names = {prefix + key: axis for (prefix, key), axis in axes.items()}
+    settings = spaces.points(names, tuning, str(label or fields.get("optimizer")))
     arms = []
-    for point in (subject + setting for subject in itertools.product(*subjects) for setting in settings):
-        shown: dict[str, Any] = {}
-        for (source, key, values), value in zip(axes, point, strict=True):
-            source[key] = value
-            if len(values) > 1 and key not in _SUBJECTS:
-                shown[key] = value
-        arms.append(_arm(fields, hyper, label, title, shown, tuning))
+    for subject in itertools.product(*subjects.values()):
+        fields.update(zip(subjects, subject, strict=True))
+        for setting in settings:
+            shown: dict[str, Any] = {}
+            for (prefix, key), axis in axes.items():
+                value = (hyper if prefix else fields)[key] = setting[prefix + key]
+                if not isinstance(axis, list) or len(axis) > 1:
+                    shown[key] = value
+            arms.append(_arm(fields, hyper, label, title, shown, tuning))
     return arms
 
 
-def _is_axis(key: str, value: Any) -> bool:
-    """Whether a value is a list of values."""
-    return isinstance(value, list) and (key not in _LISTS or any(isinstance(item, list) for item in value))
-
-
-def _points(axes: Sequence[Sequence[Any]], tuning: Tuning | None, label: str) -> list[tuple[Any, ...]]:
-    """The points of the grid; with `tuning`, a draw of them without replacement."""
-    points = list(itertools.product(*axes))
-    if tuning is None or len(points) == tuning.trials:
-        return points
-    if len(points) < tuning.trials:
-        raise StudyError(f"the grid of {label!r} has {len(points)} points, but every entry gets {tuning.trials} trials")
-    return random.Random(tuning.seed).sample(points, tuning.trials)
+def _axis(key: str, value: Any) -> list[Any] | spaces.Range | spaces.Choices | None:
+    """What a value ranges over, None for a single one."""
+    if isinstance(value, list) and (key not in _LISTS or any(isinstance(item, list) for item in value)):
+        return value
+    return spaces.parse(value, key)
 
 
 def _arm(
@@ -110,7 +106,7 @@ def _arm(
     if shown:
         title += f" ({', '.join(_named(key, value) for key, value in shown.items())})"
     name = ",".join([group, *(f"{key}={_short(value)}" for key, value in shown.items())])
-    return Arm(name, title, config, group, refit)
+    return Arm(name, title, config, group, refit, shown)
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError, nearest
@@ -24,6 +25,7 @@ class Arm:
         config: what is run, with seed 0.
         group: label of the entry that it comes from; the candidates of one optimizer share it.
         refit: in a tuned study, what is run should this candidate be chosen.
+        point: its place on the axes along which the entry's arms differ, by name, e.g. ``{"lr": 0.1}``.
     """
 
     label: str
@@ -31,12 +33,13 @@ class Arm:
     config: RunConfig
     group: str
     refit: RunConfig | None = None
+    point: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def chosen(self) -> "Arm":
         """The arm that trains this candidate's setting on the whole training set."""
         if self.refit is None:
             raise ValueError(f"{self.label} is not a candidate of a tuned study")
-        return Arm(self.group, optimizers.find(self.config.optimizer).title, self.refit, self.group)
+        return Arm(self.group, optimizers.find(self.config.optimizer).title, self.refit, self.group, None, self.point)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +62,30 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """How the settings of a tuned study are chosen: `trials` per entry, drawn with `seed` and trained with it."""
+    """How the settings of a tuned study are chosen.
+
+    Args:
+        trials: settings tried for each entry, at least 1.
+        seed: of the draw of the settings, and the first one that they are trained with; at least 0.
+        seeds: runs of each setting, with consecutive seeds; the choice goes by their mean. At least 1.
+        apart: keep the seeds of the trials away from those of the study, by counting them from a million.
+    """
 
     trials: int
     seed: int = 0
+    seeds: int = 1
+    apart: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("seed", 0), ("seeds", 1)):
+            if getattr(self, name) < least:
+                raise StudyError(f"[tuning] {name} must be at least {least}, got {getattr(self, name)!r}")
+
+    @property
+    def trial_seeds(self) -> tuple[int, ...]:
+        """The seeds that every trial is trained with."""
+        first = self.seed + (1_000_000 if self.apart else 0)
+        return tuple(range(first, first + self.seeds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +128,7 @@ class Study:
         `tuned`.
         """
         if self.tuning is not None:
-            seeds = (self.tuning.seed,)
+            seeds = self.tuning.trial_seeds
         chosen = self.seeds if seeds is None else seeds
         return [Run(arm, dataclasses.replace(arm.config, seed=seed)) for seed in chosen for arm in self.arms]
 

@@ -1,0 +1,82 @@
+"""What a report has tried for each entry of its study: trials of a tuned one, points of a grid otherwise."""
+
+import dataclasses
+import math
+from collections import Counter
+
+from benchmarks.report.results import Report, Series
+from benchmarks.report.statistics import summarize
+from benchmarks.workloads import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """An entry of a study on one workload.
+
+    Args:
+        key: its label.
+        title: its name in tables and figures, that of no other group of the workload.
+        workload: what it was tried on.
+        candidates: its arms, those without a run included.
+    """
+
+    key: str
+    title: str
+    workload: str
+    candidates: tuple[Series, ...]
+
+    @property
+    def tried(self) -> list[Series]:
+        """The candidates with at least one run."""
+        return [one for one in self.candidates if one.runs]
+
+
+def groups(report: Report) -> list[Group]:
+    """The entries of a study in their order."""
+    found: dict[str, list[Series]] = {}
+    for one in report.trials or report.series:
+        found.setdefault(one.arm.group, []).append(one)
+    names = {key: _title(candidates[0]) for key, candidates in found.items()}
+    workloads = {key: candidates[0].arm.config.workload for key, candidates in found.items()}
+    shared = Counter((workloads[key], name) for key, name in names.items())
+    return [
+        Group(
+            key,
+            names[key] if shared[workloads[key], names[key]] == 1 else f"{names[key]} ({key})",
+            workloads[key],
+            tuple(candidates),
+        )
+        for key, candidates in found.items()
+    ]
+
+
+def _title(one: Series) -> str:
+    """The title of an arm without its place on the axes, which ends it in brackets."""
+    return one.arm.title.rpartition(" (")[0] if one.arm.point else one.arm.title
+
+
+def score(one: Series) -> float:
+    """The mean of the final scores; NaN where a run diverged or there is none."""
+    return math.nan if one.diverged else summarize(list(one.scores().values())).mean
+
+
+def sign(workload: str) -> int:
+    """1 where more of the workload's metric is better, else -1."""
+    return 1 if metrics.higher_is_better(workload) else -1
+
+
+def measure(report: Report, workload: str) -> str:
+    """What `score` is called: the metric, of the validation split if that is what the candidates were judged on."""
+    splits = {group.candidates[0].arm.config.split for group in groups(report) if group.workload == workload}
+    title = metrics.title(workload)
+    return title.replace("test ", "validation ") if splits == {"validation"} else title
+
+
+def stem(name: str, report: Report, workload: str) -> str:
+    """The name of a table or figure about one workload of a report."""
+    return name if len(report.study.workloads) == 1 else f"{name}_{workload.replace('-', '_').replace(':', '_')}"
+
+
+def where(report: Report, workload: str) -> str:
+    """The end of a title that says which workload it is about, where there are several."""
+    return f", {workload}" if len(report.study.workloads) > 1 else ""
