@@ -39,10 +39,10 @@ def expected(values: Sequence[float]) -> list[float]:
 
 
 def band(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tuple[list[float], list[float]]:
-    """A bootstrap interval of `expected`, for n = 1, 2, … len(values): the wider on each side of percentile and basic.
+    """A bootstrap interval of `expected`, for n = 1, 2, … len(values): percentiles, above at least as far as below.
 
-    Neither alone covers where n comes near the number of trials. The two together do 0.89 to 0.98 of the time with 16
-    trials from bounded distributions, as scores have them, and 0.84 at worst with normal ones.
+    Percentiles alone cannot rise above the best trial made. With 16 trials this covers 0.89 to 0.98 of the time from
+    bounded distributions, as scores have them; from normal ones it falls to 0.84 where n is the number of trials.
 
     Args:
         values: the scores of the trials.
@@ -54,8 +54,7 @@ def band(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> tu
     weights = _weights(len(array))
     mean, means = weights @ np.sort(array), np.sort(array[drawn], axis=1) @ weights.T
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    low, high = np.minimum(low, 2 * mean - high), np.maximum(high, 2 * mean - low)
-    return [float(value) for value in low], [float(value) for value in high]
+    return [float(value) for value in low], [float(value) for value in np.maximum(high, 2 * mean - low)]
 
 
 def _weights(size: int) -> NDArray[np.float64]:

@@ -186,11 +186,14 @@ def test_a_best_rate_at_the_end_does_not_count_for_the_slope():
 
 
 def test_what_was_not_tried_is_not_measured():
-    """Beyond the rates tried there is no score, the width is a lower bound, and the best is set off."""
+    """Beyond the rates tried there is no score, the width is a lower bound, and the best is set off.
+
+    Between two of them the score is linear in the logarithm: 85 at 0.2, half way from 0.1 to 0.4.
+    """
     (table,) = sensitivity.tables(
-        report(trials=[trial(lr, score) for lr, score in ((0.1, 50.0), (0.2, 80.0), (0.4, 90.0))])
+        report(trials=[trial(lr, score) for lr, score in ((0.025, 50.0), (0.1, 80.0), (0.4, 90.0))])
     )
-    assert table.texts[0][2:] == ["0.4", "90.00", "80.00 (−10.00)", "not measured", "≥ 0.02"]
+    assert table.texts[0][2:] == ["0.4", "90.00", "85.00 (−5.00)", "not measured", "≥ 0.03"]
     assert [cell.mark for cell in table.rows[0].cells[2:]] == ["flagged", "", "", "", ""]
 
 
@@ -204,11 +207,16 @@ def test_what_diverged_is_said_to_have():
 
 
 def test_the_best_of_the_other_settings_counts():
-    """Of a full grid the profile is the best over the other axes, rate by rate."""
-    scores = {0.1: (50.0, 60.0), 0.2: (90.0, 10.0), 0.4: (70.0, 80.0)}
+    """Of a full grid the profile is the best over the other axes, rate by rate, a dip included."""
+    scores = {0.05: (70.0, 65.0), 0.1: (50.0, 60.0), 0.2: (90.0, 10.0), 0.4: (70.0, 80.0)}
     trials = [trial(lr, s, momentum=m) for lr, pair in scores.items() for m, s in zip((0.5, 0.9), pair, strict=True)]
     (line,) = sensitivity.lines(report(trials=trials), "digits-mlp")
-    assert dict(zip(line.profile.lrs, line.profile.scores, strict=True)) == {0.1: 60.0, 0.2: 90.0, 0.4: 80.0}
+    assert dict(zip(line.profile.lrs, line.profile.scores, strict=True)) == {
+        0.05: 70.0,
+        0.1: 60.0,
+        0.2: 90.0,
+        0.4: 80.0,
+    }
 
 
 def test_drawn_settings_that_did_worse_are_put_down_to_the_others():
@@ -363,7 +371,7 @@ def test_what_cannot_be_tested_is_not_counted():
     """One run, or a diverged one, has no place in the matrix; the latter is named."""
     arms = [series(arm(x, x), [90.0], [91.0]) for x in ("sgd", "adam", "padam")]
     single = series(arm("adamw", "adamw"), [99.0])
-    gone = series(arm("nadam", "nadam"), [99.0], [math.nan])
+    gone = series(arm("nadam", "nadam"), [99.0], [99.1], [math.nan])
     (matrix,) = profiles.tables([report(*arms, single, gone)])
     assert [row.key for row in matrix.rows] == ["sgd", "adam", "padam"]
     assert any("Nadam (digits-mlp)" in note for note in matrix.notes)

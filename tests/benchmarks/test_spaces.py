@@ -106,7 +106,16 @@ def test_whole_numbers_and_steps_are_equally_likely():
     steps = [Range(0.1, 0.7, step=0.2).at(u) for u in units]
     assert [steps.count(k) for k in (0.1, 0.3, 0.5, 0.7)] == [100] * 4
     assert {type(Range(8, 32, step=8).at(u)) for u in units} == {int}
-    assert {Range(1, 3, log=True, whole=True).at(u) for u in units} == {1, 2, 3}
+    logarithmic = [Range(1, 3, log=True, whole=True).at(u) for u in units]
+    shares = [math.log((k + 0.5) / (k - 0.5)) / math.log(3.5 / 0.5) for k in (1, 2, 3)]
+    assert [logarithmic.count(k) / 400 for k in (1, 2, 3)] == pytest.approx(shares, abs=1 / 200)
+
+
+def test_the_ends_of_a_range_are_kept():
+    """Rounding does not lead out of it, however many digits its ends have."""
+    for log in (True, False):
+        found = Range(0.0012345, 0.0098766, log=log)
+        assert (found.at(0.0), found.at(1 - 1e-12)) == (found.low, found.high)
 
 
 @pytest.mark.parametrize("count", [3, 6, 9])
