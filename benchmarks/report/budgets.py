@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from benchmarks.base.records import number
 from benchmarks.report import cells
-from benchmarks.report.groups import Group, groups, stem, where
+from benchmarks.report.groups import Group, groups, stem, where, workloads
 from benchmarks.report.results import Report
 from benchmarks.report.table import Cell, Column, Row, Table
+from benchmarks.studies.tuning import is_number
 
 _FEW = 5  # values that are named one by one
 _COLUMNS = (
@@ -22,7 +23,7 @@ _COLUMNS = (
 def tables(report: Report) -> list[Table]:
     """The budgets on each workload; nothing where no entry was tried with several settings."""
     found = []
-    for workload in report.study.workloads:
+    for workload in workloads(report):
         there = [group for group in groups(report) if group.workload == workload and group.tried]
         if any(len(group.candidates) > 1 for group in there):
             found.append(_table(report, workload, there))
@@ -76,7 +77,7 @@ def searched(group: Group) -> str:
 
 
 def _span(values: Sequence[object]) -> str:
-    numbers = sorted(value for value in values if isinstance(value, int | float))
+    numbers = sorted(value for value in values if is_number(value))
     if len(values) <= _FEW or len(numbers) < len(values):
         return ", ".join(map(_word, numbers if len(numbers) == len(values) else values))
     return f"{cells.short(numbers[0])} … {cells.short(numbers[-1])} ({len(numbers)} values)"
@@ -85,4 +86,4 @@ def _span(values: Sequence[object]) -> str:
 def _word(value: object) -> str:
     if isinstance(value, list):
         return f"({', '.join(map(_word, value))})"
-    return cells.short(value) if isinstance(value, int | float) else str(value)
+    return cells.short(value) if is_number(value) else str(value)

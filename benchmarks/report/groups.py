@@ -37,17 +37,22 @@ def groups(report: Report) -> list[Group]:
     for one in report.trials or report.series:
         found.setdefault(one.arm.group, []).append(one)
     names = {key: _title(candidates[0]) for key, candidates in found.items()}
-    workloads = {key: candidates[0].arm.config.workload for key, candidates in found.items()}
-    shared = Counter((workloads[key], name) for key, name in names.items())
+    places = {key: candidates[0].arm.config.workload for key, candidates in found.items()}
+    shared = Counter((places[key], name) for key, name in names.items())
     return [
         Group(
             key,
-            names[key] if shared[workloads[key], names[key]] == 1 else f"{names[key]} ({key})",
-            workloads[key],
+            names[key] if shared[places[key], names[key]] == 1 else f"{names[key]} ({key})",
+            places[key],
             tuple(candidates),
         )
         for key, candidates in found.items()
     ]
+
+
+def workloads(report: Report) -> list[str]:
+    """The workloads on which something was tried, of a tuned study also before anything is chosen."""
+    return list(dict.fromkeys(group.workload for group in groups(report)))
 
 
 def _title(one: Series) -> str:
@@ -65,6 +70,13 @@ def sign(workload: str) -> int:
     return 1 if metrics.higher_is_better(workload) else -1
 
 
+def limit(workload: str) -> float:
+    """The best score that there can be, times `sign`: 100 %, or a loss of 0."""
+    if sign(workload) < 0:
+        return 0.0
+    return 100.0 if metrics.title(workload).endswith("%") else math.inf
+
+
 def measure(report: Report, workload: str) -> str:
     """What `score` is called: the metric, of the validation split if that is what the candidates were judged on."""
     splits = {group.candidates[0].arm.config.split for group in groups(report) if group.workload == workload}
@@ -74,9 +86,9 @@ def measure(report: Report, workload: str) -> str:
 
 def stem(name: str, report: Report, workload: str) -> str:
     """The name of a table or figure about one workload of a report."""
-    return name if len(report.study.workloads) == 1 else f"{name}_{workload.replace('-', '_').replace(':', '_')}"
+    return name if len(workloads(report)) == 1 else f"{name}_{workload.replace('-', '_').replace(':', '_')}"
 
 
 def where(report: Report, workload: str) -> str:
     """The end of a title that says which workload it is about, where there are several."""
-    return f", {workload}" if len(report.study.workloads) > 1 else ""
+    return f", {workload}" if len(workloads(report)) > 1 else ""

@@ -250,12 +250,13 @@ def _pair(verdicts: Sequence[int] | None) -> Cell:
 
 
 def figures(reports: Sequence[Report]) -> list[Figure]:
-    """The profiles as steps over the factor, and the win matrix as a map."""
+    """The profiles as steps over the factor, and the win matrix as a map if it says anything."""
     found = problems(reports)
     titles = _titles(found)
     drawn = [_drawn_profile(found, titles, unit) for unit in _units(found)]
     wins = outcomes(found)
-    return [*drawn, _drawn_matrix(titles, wins)] if _shown(found, wins) else drawn
+    decided = any(any(verdicts) for verdicts in wins.values())
+    return [*drawn, _drawn_matrix(titles, wins)] if decided and _shown(found, wins) else drawn
 
 
 def _drawn_profile(found: Sequence[Problem], titles: Mapping[str, str], unit: Unit) -> Figure:
@@ -300,13 +301,13 @@ def _drawn_matrix(titles: Mapping[str, str], wins: Mapping[tuple[str, str], Sequ
         for (a, b), (won, lost, tied) in verdicts_by.items()
     ]
     order = [title for title in titles.values() if any(title == first for first, _ in verdicts_by)]
-    most = max(abs(sum(verdicts)) for verdicts in wins.values()) or 1
+    most = max(1, *(abs(sum(verdicts)) for verdicts in wins.values()))
     chart = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_rect()
         .encode(
             x=alt.X("other:N", title="than", sort=order),
-            y=alt.Y("optimizer:N", title="better (blue) or worse (orange)", sort=order),
+            y=alt.Y("optimizer:N", title=None, sort=order),
             color=alt.Color(
                 "balance:Q",
                 title="better − worse",
@@ -324,8 +325,8 @@ def _drawn_matrix(titles: Mapping[str, str], wins: Mapping[tuple[str, str], Sequ
     ]
     return Figure(
         "win_matrix",
-        "On how many workloads more the optimizer on the left is better than the one below, than it is worse; "
-        "undecided comparisons count for neither.",
+        "On how many workloads more the optimizer on the left is better than the one below (blue) than it is worse "
+        "(orange); undecided comparisons count for neither.",
         f"Comparisons in which each is better, and worse: {'; '.join(sums)}.",
         chart,
     )

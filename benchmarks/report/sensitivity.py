@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.report import cells
 from benchmarks.report.figure import Figure
-from benchmarks.report.groups import Group, groups, measure, score, sign, stem, where
+from benchmarks.report.groups import Group, groups, measure, score, sign, stem, where, workloads
 from benchmarks.report.results import Report, Series
 from benchmarks.report.statistics import pooled_sd
 from benchmarks.report.table import Cell, Column, Row, Table
@@ -200,7 +200,7 @@ _MOVES = (
 def tables(report: Report) -> list[Table]:
     """The sensitivity of each entry, and how the best learning rate moves with p where that is an axis."""
     found = []
-    for workload in report.study.workloads:
+    for workload in workloads(report):
         there = lines(report, workload)
         if there:
             found.append(_sensitivity(report, workload, there))
@@ -279,12 +279,17 @@ def figures(report: Report) -> list[Figure]:
     import altair as alt
 
     found = []
-    for workload in report.study.workloads:
+    for workload in workloads(report):
         there = lines(report, workload)
         if not there:
             continue
         rows = [
-            {"line": line.title, "optimizer": line.group.title, "lr": lr, "score": sign(workload) * value}
+            {
+                "optimizer": line.group.title,
+                "p": "as given" if line.partial is None else cells.short(line.partial),
+                "lr": lr,
+                "score": sign(workload) * value,
+            }
             for line in there
             for lr, value in zip(line.profile.lrs, line.profile.scores, strict=True)
             if not math.isnan(value)
@@ -295,10 +300,12 @@ def figures(report: Report) -> list[Figure]:
             .encode(
                 x=alt.X("lr:Q", title="learning rate", scale=alt.Scale(type="log")),
                 y=alt.Y("score:Q", title=measure(report, workload), scale=alt.Scale(zero=False)),
-                color=alt.Color("line:N", title=None, sort=None),
-                tooltip=["line:N", "lr:Q", alt.Tooltip("score:Q", format=".2f")],
+                color=alt.Color("optimizer:N", title=None, sort=None),
+                tooltip=["optimizer:N", "p:N", "lr:Q", alt.Tooltip("score:Q", format=".2f")],
             )
         )
+        if any(line.partial is not None for line in there):
+            chart = chart.encode(strokeDash=alt.StrokeDash("p:N", sort=None))
         bests = [f"{line.title} {line.profile.lrs[line.profile.best]:g}" for line in there]
         found.append(
             Figure(

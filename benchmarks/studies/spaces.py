@@ -41,7 +41,7 @@ class Range:
         return self.high - self.low + 1 if self.whole else math.inf
 
     def at(self, unit: float) -> float:
-        """The number at `unit`, in [0, 1): rounded to three digits, of a linear range to a thousandth of its width."""
+        """The number at `unit`, in [0, 1): rounded to three digits of its own, or of the width where that is finer."""
         if self.step or (self.whole and not self.log):
             value = self.low + math.floor(unit * self.size) * (self.step or 1)
             return value if isinstance(value, int) else float(f"{value:.6g}")
@@ -50,7 +50,7 @@ class Range:
         value = low * (high / low) ** unit if self.log else low + unit * (high - low)
         if self.whole:
             return min(max(round(value), self.low), self.high)
-        rounded = float(f"{value:.{_DIGITS}g}") if self.log else round(value, _DIGITS - _magnitude(high - low))
+        rounded = round(value, _DIGITS - _magnitude(min(value, high - low) if self.log else high - low))
         return float(min(max(rounded, self.low), self.high))
 
 

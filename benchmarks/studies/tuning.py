@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from benchmarks.base.store import Result
 from benchmarks.studies.study import Arm, Study
@@ -96,5 +97,10 @@ def _numbers(arm: Arm) -> dict[str, float]:
     found = {}
     for key, value in arm.point.items():
         parts = {f"{key}[{i}]": part for i, part in enumerate(value)} if isinstance(value, list) else {key: value}
-        found.update({name: part for name, part in parts.items() if isinstance(part, int | float)})
+        found.update({name: part for name, part in parts.items() if is_number(part)})
     return found
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a setting is a number, which ``true`` and ``false`` are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
