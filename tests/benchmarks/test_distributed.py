@@ -39,8 +39,8 @@ name, narrow = "imagenet-resnet18", lambda num_classes: resnet18(num_classes, wi
 workloads.REGISTRY = {**workloads.REGISTRY, name: dataclasses.replace(workloads.REGISTRY[name], build=narrow)}
 runs, seen = [], {"written": [], "reports": 0}
 engine.AGREE_EVERY = 2
-init, replacing, write = engine._Run.__init__, engine.replacing, report.write
-engine._Run.__init__ = lambda run, *args: (init(run, *args), runs.append(run))[0]
+init, replacing, write = engine.Run.__init__, engine.replacing, report.write
+engine.Run.__init__ = lambda run, *args: (init(run, *args), runs.append(run))[0]
 engine.replacing = lambda path: (seen["written"].append(path.suffix), replacing(path))[1]
 report.write = lambda *args: (seen.update(reports=seen["reports"] + 1), write(*args))[1]
 

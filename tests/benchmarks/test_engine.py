@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from synthetic import cifar10
 from tape import capture_on_cpu
 
 from benchmarks.base.config import RunConfig
+from benchmarks.base.records import Cost, Epoch, Evaluation, number
 from benchmarks.speed.overhead import measure
 from benchmarks.training import engine
 from benchmarks.training.engine import CheckpointError, train
@@ -36,35 +38,39 @@ CONFIG = RunConfig(
 DIGITS = RunConfig("digits-mlp", "padam", PADAM, epochs=2)
 
 
-def _timeless(records: list[dict[str, Any]] | None) -> str:
+def _timeless(records: list[Epoch] | None) -> str:
     """The records as the store writes them, but for what depends on the clock."""
     assert records is not None
-    return "\n".join(json.dumps({k: v for k, v in r.items() if k != "time"}, allow_nan=False) for r in records)
+    return "\n".join(
+        json.dumps(msgspec.to_builtins(msgspec.structs.replace(r, time=Cost())), allow_nan=False) for r in records
+    )
 
 
-def _train(config: RunConfig, folder: Path, **options: Any) -> list[dict[str, Any]] | None:
+def _train(config: RunConfig, folder: Path, **options: Any) -> list[Epoch] | None:
     return train(config, data_dir=folder, device=CPU, checkpoint=folder / "checkpoint.pt", **options)
 
 
 def test_records(tmp_path: Path) -> None:
     """Every epoch gives one record of everything the issue asks for, with both readings of batch norm."""
-    seen: list[dict[str, Any]] = []
+    seen: list[Epoch] = []
     steps: list[tuple[int, int]] = []
     records = _train(CONFIG, cifar10(tmp_path), on_epoch=seen.append, on_step=lambda *s: steps.append(s))
     assert records == seen
     assert steps == [(i, 15) for i in range(1, 16)], "96 examples are 5 steps of 20, the last one partial"
-    assert [r["epoch"] for r in seen] == [1, 2, 3]
-    assert [r["step"] for r in seen] == [5, 10, 15]
-    assert [r["lr"] for r in seen] == pytest.approx([0.1, 0.01, 0.001])
+    assert [r.epoch for r in seen] == [1, 2, 3]
+    assert [r.step for r in seen] == [5, 10, 15]
+    assert [r.lr for r in seen] == pytest.approx([0.1, 0.01, 0.001])
     for record in seen:
-        assert record["train"].keys() >= {"online_loss", "online_top1", "clean_loss", "clean_top1"}
-        assert all(record["test"][k].keys() == {"loss", "top1", "top5"} for k in ("running", "recalibrated"))
-        assert record["distance"] > 0
-        assert 0 <= record["floor_share"] <= 1
-        assert list(record["effective_step"].values()) == sorted(record["effective_step"].values())
-        assert record["time"]["mode"] == "eager"
-        assert record["time"]["state_bytes_per_param"] == pytest.approx(12, rel=0.01)
-        assert {"train_s", "eval_s", "step_ms", "optimizer_ms", "peak_memory_bytes"} <= record["time"].keys()
+        assert record.train.keys() >= {"online_loss", "online_top1", "clean_loss", "clean_top1"}
+        assert all(record.test.of(k).keys() == {"loss", "top1", "top5"} for k in ("running", "recalibrated"))
+        assert number(record.distance) > 0
+        assert 0 <= number(record.floor_share) <= 1
+        steps_sizes = [number(value) for value in record.effective_step.values()]
+        assert steps_sizes == sorted(steps_sizes)
+        assert record.time.mode == "eager"
+        assert record.time.state_bytes_per_param == pytest.approx(12, rel=0.01)
+        for name in ("train_s", "eval_s", "step_ms", "optimizer_ms", "peak_memory_bytes"):
+            assert number(getattr(record.time, name)) > 0
 
 
 KILLED = """
@@ -95,7 +101,7 @@ def test_kill_and_resume(tmp_path: Path, last: int) -> None:
     steps: list[int] = []
     restored: list[int] = []
     resumed = _train(
-        CONFIG, tmp_path, on_step=lambda done, total: steps.append(done), on_epoch=lambda r: restored.append(r["epoch"])
+        CONFIG, tmp_path, on_step=lambda done, total: steps.append(done), on_epoch=lambda r: restored.append(r.epoch)
     )
     assert steps[0] == last, "the step that was killed is the only one lost"
     assert restored == [1, 2, 3]
@@ -124,7 +130,7 @@ def test_train_time_accumulates_over_a_stop(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "checkpoint.pt")
     records = _train(config, tmp_path)
     assert records is not None
-    assert records[0]["time"]["train_s"] > 1000
+    assert number(records[0].time.train_s) > 1000
 
 
 def test_train_time_is_without_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +143,7 @@ def test_train_time_is_without_saving(tmp_path: Path, monkeypatch: pytest.Monkey
     started = time.perf_counter()
     records = _train(dataclasses.replace(DIGITS, epochs=1), tmp_path, checkpoint_every=0)
     assert records is not None
-    assert records[0]["time"]["train_s"] < time.perf_counter() - started - 11 * 0.1
+    assert number(records[0].time.train_s) < time.perf_counter() - started - 11 * 0.1
 
 
 def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
@@ -155,19 +161,19 @@ def test_diverged_run_ends_early(tmp_path: Path) -> None:
     records = _train(dataclasses.replace(DIGITS, optimizer="sgd", hyper={"lr": 1e20}), tmp_path)
     assert records is not None
     assert len(records) == 1
-    assert records[0]["diverged"]
-    assert records[0]["train"]["online_loss"] is None
+    assert records[0].diverged
+    assert records[0].train["online_loss"] is None
     _timeless(records)
 
 
 def _start(config: RunConfig, folder: Path) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """The initial weights, and the batches of the first two epochs."""
-    run = engine._Run(config, folder, CPU, captured=False)
+    run = engine.Run(config, folder, CPU, captured=False)
     batches: list[torch.Tensor] = []
     run.step.body = lambda batch: batches.append(batch[0].clone())
     for _ in range(2):
         list(run.steps())
-        run.records.append({})
+        run.records.append(Epoch(epoch=1, test=Evaluation({})))
         run.position = 0
     return run.initial, batches
 
@@ -191,7 +197,7 @@ def test_recalibration_does_not_disturb_training(tmp_path: Path) -> None:
     """Training is the same with and without it."""
     cifar10(tmp_path)
     runs = [_train(dataclasses.replace(CONFIG, recalibrate=n, epochs=2), tmp_path) for n in (0, 2)]
-    without, with_it = ([(r["train"], r["test"]["running"]) for r in records or []] for records in runs)
+    without, with_it = ([(r.train, r.test.running) for r in records or []] for records in runs)
     assert without == with_it
 
 
@@ -206,16 +212,16 @@ def test_captured_path_rehearsed(
     curves, losses = [], []
     for capture in (lambda generator: None, capture_on_cpu):
         monkeypatch.setattr(engine, "cuda_graph", capture)
-        run = engine._Run(config, tmp_path, CPU, captured=True)
+        run = engine.Run(config, tmp_path, CPU, captured=True)
         while not run.finished:
             list(run.steps())
             run.close_epoch()
         curves.append(_timeless(run.records))
-        losses.append([r["train"]["online_loss"] for r in run.records])
+        losses.append([r.train["online_loss"] for r in run.records])
         replays = [slot.replay for slot in run.step._slots.values()]
         assert all(replays) == (capture is capture_on_cpu), "both shapes of batch"
     assert curves[0] == curves[1]
-    assert losses[0] == pytest.approx([r["train"]["online_loss"] for r in ordinary or []], rel=1e-3)
+    assert losses[0] == pytest.approx([r.train["online_loss"] for r in ordinary or []], rel=1e-3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -227,8 +233,8 @@ def test_captured_on_cuda(tmp_path: Path) -> None:
     gpu = train(config, data_dir=tmp_path, device=torch.device("cuda"), checkpoint=tmp_path / "gpu.pt")
     assert cpu is not None
     assert gpu is not None
-    assert gpu[-1]["time"]["mode"] == "graph"
-    assert gpu[0]["test"]["running"]["loss"] == pytest.approx(cpu[0]["test"]["running"]["loss"], rel=0.5)
+    assert gpu[-1].time.mode == "graph"
+    assert gpu[0].test.running["loss"] == pytest.approx(cpu[0].test.running["loss"], rel=0.5)
 
 
 def test_side_by_side(tmp_path: Path) -> None:
