@@ -125,12 +125,19 @@ def check(name: str, hyper: Mapping[str, Any], groups: Sequence[Mapping[str, Any
             check(name, {**hyper, **own})  # torch's classes look at no group's values, only at those of the constructor
         elif member in REGISTRY and REGISTRY[member].family:
             _check_names(REGISTRY[member], {key: value for key, value in own.items() if key != "member"})
-    example = [{"params": [torch.zeros(2, 2, requires_grad=True)], **own} for own in groups]
+    example(name, hyper, groups)
+
+
+def example(name: str, hyper: Mapping[str, Any], groups: Sequence[Mapping[str, Any]] = ()) -> torch.optim.Optimizer:
+    """The optimizer over parameters of nobody's, with a last group for what `groups` do not take.
+
+    Raises:
+        OptimizerError: it cannot be built.
+    """
+    rest = torch.zeros(1, requires_grad=True)
+    listed = [{"params": [torch.zeros(2, 2, requires_grad=True)], **own} for own in groups]
     try:
-        if groups:
-            build(name, [*example, {"params": [torch.zeros(1, requires_grad=True)]}], hyper)
-        else:
-            build(name, [torch.zeros(1, requires_grad=True)], hyper)
+        return build(name, [*listed, {"params": [rest]}] if groups else [rest], hyper)
     except OptimizerError:
         raise
     except Exception as error:  # whatever a class of somebody else raises

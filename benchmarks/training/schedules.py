@@ -87,12 +87,19 @@ class Schedules:
             return base
         return self._values["lr"](step, base)
 
+    def values(self, step: int) -> list[dict[str, float]]:
+        """What each group is given at a step, counted from 0."""
+        return [
+            {name: value(step, base[name]) for name, value in self._values.items() if name in base}
+            for base in self._bases
+        ]
+
     def apply(self, step: int) -> None:
-        """Write the values of a step, counted from 0, before it is taken."""
-        for group, bases, tensors in zip(self._optimizer.param_groups, self._bases, self._tensors, strict=True):
-            for name, value in self._values.items():
-                if name in bases:
-                    write(group, name, value(step, bases[name]), tensors.get(name))
+        """Write the values of a step into the groups before it is taken."""
+        groups = zip(self._optimizer.param_groups, self.values(step), self._tensors, strict=True)
+        for group, values, tensors in groups:
+            for name, value in values.items():
+                write(group, name, value, tensors.get(name))
 
     def rebind(self) -> None:
         """After a checkpoint was loaded: the tensors that a captured step reads are in their groups again."""

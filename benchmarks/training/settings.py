@@ -1,7 +1,6 @@
 """Whether the settings of a run go together: checked before anything is loaded or trained."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.base.config import RunConfig
@@ -27,36 +26,37 @@ def check(config: RunConfig) -> None:
             raise SettingError(f"{name} must be {allowed}, got {getattr(config, name)!r}")
     if "lr" in config.schedules and config.milestones:
         raise SettingError("schedules.lr and milestones exclude each other")
-    own = [groups.hyper(group) for group in config.groups]
     for place, group in enumerate(config.groups):
         groups.selectors(place, group)
-    optimizers.find(config.optimizer).cls  # noqa: B018  # there is such a class
+    own = [groups.hyper(group) for group in config.groups]
     if own:
         optimizers.check(config.optimizer, config.hyper, own)
-    for name, options in config.schedules.items():
-        if ":" not in str(options.get("kind")):
-            for hyper in (config.hyper, *({**config.hyper, **one} for one in own)):
-                _try(config.optimizer, name, options, hyper)
+    if config.schedules:
+        _try_schedules(config, own)
 
 
-def _try(optimizer: str, name: str, options: Mapping[str, Any], hyper: Mapping[str, Any]) -> None:
-    """The least and the greatest value of a schedule must be ones that the optimizer takes."""
-    # The number of steps is not known before the data is loaded: enough for the moments that are given in steps.
-    counts = [moment for option in options.values() for moment in (option if isinstance(option, list) else [option])]
-    total = 1000 + 4 * max((count for count in counts if type(count) is int), default=0)
-    value = schedules.value(name, options, total)
-    base = schedules.entry(hyper, name)
-    if base is None:
-        return
-    values = [value(step, float(base)) for step in range(0, total, total // 1000)]
-    known = optimizers.find(hyper.get("member") or optimizer)
-    for extreme in {min(values), max(values)}:
-        tried = {key: one for key, one in hyper.items() if known.open or key in known.parameters}
-        schedules.write(tried, name, extreme, None)
-        try:
-            optimizers.check(known.name, tried)
-        except optimizers.OptimizerError as error:
-            raise SettingError(f"schedules.{name}: {error}") from error
+def _try_schedules(config: RunConfig, own: list[dict[str, Any]]) -> None:
+    """The least and the greatest value that a schedule gives in each group must be ones that the optimizer takes."""
+    optimizer = optimizers.example(config.optimizer, config.hyper, own)
+    # How many steps there are is not known before the data is loaded: as many as moments given in steps ask for.
+    options = [option for schedule in config.schedules.values() for option in schedule.values()]
+    moments = [moment for option in options for moment in (option if isinstance(option, list | tuple) else [option])]
+    total = 1000 + 4 * max((moment for moment in moments if type(moment) is int), default=0)
+    moving = schedules.Schedules(config, optimizer, total, 1)
+    first, *later = (moving.values(step) for step in (*range(0, total, total // 1000), total))
+    for place, values in enumerate(first):
+        group = {**config.hyper, **(own[place] if place < len(own) else {})}
+        known = optimizers.find(group.get("member") or config.optimizer)
+        for name in values:
+            for value in {extreme(one[place][name] for one in (first, *later)) for extreme in (min, max)}:
+                tried = {key: one for key, one in group.items() if key in known.parameters or known.open}
+                if name in optimizers.BETAS:
+                    tried.setdefault("betas", optimizer.param_groups[place]["betas"])
+                schedules.write(tried, name, value, None)
+                try:
+                    optimizers.check(known.name, tried)
+                except optimizers.OptimizerError as error:
+                    raise SettingError(f"schedules.{name}: {error}") from error
 
 
 def captures(config: RunConfig) -> bool:
