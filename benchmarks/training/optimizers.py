@@ -119,6 +119,10 @@ def check(name: str, hyper: Mapping[str, Any], groups: Sequence[Mapping[str, Any
     for key in hyper.keys() & entry.fixed.keys():
         if hyper[key] != entry.fixed[key]:
             raise OptimizerError(f"{name}: {key} is {entry.fixed[key]!r} by definition, got {hyper[key]!r}")
+    for key, default in entry.defaults.items():
+        given = hyper.get(key, default)
+        if isinstance(default, tuple) and not (isinstance(given, list | tuple) and len(given) == len(default)):
+            raise OptimizerError(f"{name}: {key} must be {len(default)} values, as in {list(default)}, got {given!r}")
     for own in groups:
         member = own.get("member") if entry.family else None
         if member is None:
