@@ -177,8 +177,11 @@ def build(
     given: list[Any] = [_arguments(one) if isinstance(one, dict) else one for one in params]
     groups = given if isinstance(given[0], dict) else [{"params": given}]
     if capturable and entry.capturable:
+        moving = {"lr", *moving}
+        keys = {"betas" if name in BETAS else name for name in moving}
+        arguments = {key: entry.defaults[key] for key in keys if key in entry.defaults} | arguments
         for values in (arguments, *groups):
-            _as_tensors(values, {"lr", *moving}, groups[0]["params"][0].device)
+            _as_tensors(values, moving, groups[0]["params"][0].device)
         # torch's SGD has no such switch; of its kernels only the fused one reads the rate on the device.
         arguments["capturable" if "capturable" in entry.parameters else "fused"] = True
     optimizer = entry.cls(given, **arguments)

@@ -6,6 +6,10 @@ from typing import Any
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.training import groups, optimizers, schedules
+from benchmarks.workloads import find
+
+SMOOTHED = ("classification", "language")
+"""The tasks that have labels to be smoothed."""
 
 
 class SettingError(BenchmarkError, ValueError):
@@ -24,6 +28,9 @@ def check(config: RunConfig) -> None:
     ):
         if not fits:
             raise SettingError(f"{name} must be {allowed}, got {getattr(config, name)!r}")
+    task = find(config.workload, config.workload_options).task
+    if config.label_smoothing and task not in SMOOTHED:
+        raise SettingError(f"label_smoothing is for {' and '.join(SMOOTHED)}, and {config.workload} is {task}")
     if "lr" in config.schedules and config.milestones:
         raise SettingError("schedules.lr and milestones exclude each other")
     for place, group in enumerate(config.groups):

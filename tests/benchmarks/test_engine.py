@@ -332,16 +332,27 @@ def test_fused_members(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_captured_on_cuda(tmp_path: Path) -> None:
-    """On a GPU the same run is captured, and its loss is that of the CPU up to rounding."""
-    config = dataclasses.replace(CONFIG, epochs=5)
+@pytest.mark.parametrize(
+    "settings", [{}, {"hyper": {**PADAM, "fused": True}}, PADAM_MOVES], ids=["", "fused", "moving"]
+)
+def test_captured_on_cuda(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """On a GPU the same run is captured, and its loss is that of the CPU up to rounding; also after a stop."""
+    config = dataclasses.replace(CONFIG, epochs=5, **settings)
     cifar10(tmp_path)
-    cpu = trained(config, tmp_path)
-    gpu = train(config, data_dir=tmp_path, device=torch.device("cuda"), checkpoint=tmp_path / "gpu.pt")
+    cpu = trained(dataclasses.replace(config, hyper={**config.hyper, "fused": False}), tmp_path)
+    cuda: dict[str, Any] = {"data_dir": tmp_path, "device": torch.device("cuda"), "checkpoint": tmp_path / "gpu.pt"}
+    gpu = train(config, **cuda)
+    steps: list[int] = []
+    assert train(config, **cuda, on_step=lambda *s: steps.append(s[0]), should_stop=lambda: len(steps) == 12) is None
+    resumed = train(config, **cuda)
     assert cpu is not None
     assert gpu is not None
+    assert resumed is not None
     assert gpu[-1].time.mode == "graph"
-    assert gpu[0].test.running["loss"] == pytest.approx(cpu[0].test.running["loss"], rel=0.5)
+    for ours in (gpu, resumed):
+        assert number(ours[0].test.running["loss"]) == pytest.approx(number(cpu[0].test.running["loss"]), rel=0.5)
+        assert [r.lr for r in ours] == pytest.approx([r.lr for r in cpu])
+        assert number(ours[-1].distance) == pytest.approx(number(cpu[-1].distance), rel=0.2)
 
 
 def test_side_by_side(tmp_path: Path) -> None:

@@ -113,6 +113,12 @@ def test_settings_out_of_range(field: str, bad: float) -> None:
         check(dataclasses.replace(DIGITS, **{field: bad}))
 
 
+def test_labels_are_smoothed_where_there_are_some() -> None:
+    """A setting that a task would pass over is refused."""
+    with pytest.raises(BenchmarkError, match="label_smoothing is for classification and language, and ring-gan is gan"):
+        check(RunConfig("ring-gan", "sgd", {}, epochs=1, label_smoothing=0.1))
+
+
 def test_a_group_without_decay_does_not_decay(tmp_path: Path) -> None:
     """With zero gradients (a learning rate of the decay alone) masked parameters stand still, others shrink."""
     config = dataclasses.replace(
@@ -140,6 +146,7 @@ def test_a_member_for_the_matrices(tmp_path: Path) -> None:
     assert records == timeless(trained(config, tmp_path))
 
 
+MANY: dict[str, Any] = {"ema": 0.9, "clip_norm": 0.1, "schedules": {"lr": {"kind": "cosine", "warmup": 1}}}
 EXTRAS: dict[str, RunConfig] = {
     "groups": dataclasses.replace(DIGITS, groups=({"match": "biases", "weight_decay": 0.0, "lr": 0.01},)),
     "clipping": dataclasses.replace(DIGITS, clip_norm=0.1),
@@ -149,6 +156,8 @@ EXTRAS: dict[str, RunConfig] = {
     "bf16": dataclasses.replace(DIGITS, precision="bf16"),
     "muon": dataclasses.replace(DIGITS, optimizer="muon", hyper={"lr": 0.01}),
     "radam": dataclasses.replace(DIGITS, optimizer="radam", hyper={"lr": 0.01}),
+    "text": RunConfig("text-lstm", "padam", {"lr": 0.1}, epochs=2, max_steps=2, workload_options={"hidden": 8}, **MANY),
+    "gan": RunConfig("ring-gan", "padam", {"lr": 0.1}, epochs=2, max_steps=2, **MANY),
     "all at once": dataclasses.replace(
         NORMED, ema=0.9, clip_norm=1.0, label_smoothing=0.1, precision="bf16", schedules={"lr": {"kind": "cosine"}}
     ),
@@ -164,8 +173,17 @@ def test_stop_and_resume_anywhere(tmp_path: Path, name: str) -> None:
     cifar10(tmp_path)
     records, _ = stopped_everywhere(config, tmp_path)
     assert records == timeless(trained(config, tmp_path))
-    plain = dataclasses.replace(NORMED if config.workload == NORMED.workload else DIGITS, hyper=config.hyper)
-    assert records != timeless(trained(plain, tmp_path)), "it has an effect"
+    off: dict[str, Any] = {
+        "groups": (),
+        "clip_norm": 0.0,
+        "label_smoothing": 0.0,
+        "ema": 0.0,
+        "schedules": {},
+        "precision": "fp32",
+    }
+    plain = dataclasses.replace(config, **off)
+    if plain != config:
+        assert records != timeless(trained(plain, tmp_path)), "it has an effect"
 
 
 def test_clipping_is_torchs(tmp_path: Path) -> None:
