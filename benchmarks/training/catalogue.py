@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.base.errors import BenchmarkError, nearest
-from benchmarks.training.references import resolve
+from benchmarks.base.errors import BenchmarkError
+from benchmarks.base.references import Catalogue, Item, ReferenceLookupError, load
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -46,9 +46,9 @@ class Entry:
     def cls(self) -> "Callable[..., Optimizer]":
         """The class built."""
         try:
-            cls: Callable[..., Optimizer] = resolve(self.reference)
-        except (ImportError, AttributeError) as error:
-            raise OptimizerError(f"optimizer {self.name!r} cannot be had: {error}") from error
+            cls: Callable[..., Optimizer] = load(self.reference)
+        except ReferenceLookupError as error:
+            raise OptimizerError(f"optimizer {error}") from error
         if not callable(cls):
             raise OptimizerError(f"optimizer {self.name!r} must be a class, got {cls!r}")
         return cls
@@ -174,13 +174,25 @@ not run.
 """
 
 
+CATALOGUE = Catalogue(
+    "optimizer",
+    {entry.name: Item(entry.reference, entry.title) for entry in REGISTRY.values()},
+    "partial_adaptive.benchmarks.optimizers",
+)
+"""All names, those that installed distributions give by entry points included."""
+
+
 def find(name: str) -> Entry:
-    """The optimizer called `name`, or the one that ``"module:class"`` names, which need not be the benchmark's."""
-    if ":" in name:
-        return _foreign(name)
-    if name not in REGISTRY:
-        raise OptimizerError(f'unknown optimizer {name!r}{nearest(name, REGISTRY)} (or "module:class" of another)')
-    return REGISTRY[name]
+    """The optimizer called `name`, or the one that ``"module:class"`` names, which need not be the benchmark's.
+
+    That of an entry point has the reference for its name, so that a run says by itself what it was trained by.
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    try:
+        return _foreign(CATALOGUE.reference(name))
+    except ReferenceLookupError as error:
+        raise OptimizerError(str(error)) from error
 
 
 @functools.cache

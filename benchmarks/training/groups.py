@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from benchmarks.base.errors import BenchmarkError
-from benchmarks.training.references import resolve
+from benchmarks.base.references import ReferenceLookupError, is_reference, load
 from partial_adaptive import param_groups
 
 MATCH = "match"
@@ -70,12 +70,12 @@ _PLACE = "place"
 
 
 def _resolved(place: int, selector: str) -> Any:
-    if ":" not in selector:
+    if not is_reference(selector):
         return selector
     try:
-        found = resolve(selector)
-    except (ImportError, AttributeError) as error:
-        raise GroupError(f"groups[{place}].match: {selector} cannot be had: {error}") from error
+        found = load(selector)
+    except ReferenceLookupError as error:
+        raise GroupError(f"groups[{place}].match: {error}") from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise GroupError(f"groups[{place}].match: {selector} must be a type of modules, got {found!r}")
     return found

@@ -29,8 +29,8 @@ from torch import Tensor
 
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError, nearest
+from benchmarks.base.references import ReferenceLookupError, is_reference, load
 from benchmarks.training.optimizers import BETAS
-from benchmarks.training.references import resolve
 from partial_adaptive import Cosine, Geometric, Linear, Steps
 
 Value = Callable[[int, float], float]
@@ -121,7 +121,7 @@ def value(name: str, options: Mapping[str, Any], total: int) -> Value:
     """
     given = dict(options)
     kind = given.pop("kind", None)
-    if isinstance(kind, str) and ":" in kind:
+    if isinstance(kind, str) and is_reference(kind):
         return _function(name, kind, given, total)
     if kind not in KINDS:
         raise ScheduleError(f"schedules.{name}.kind: unknown kind {kind!r}{nearest(str(kind), KINDS)}")
@@ -194,9 +194,9 @@ def _milestones(milestones: tuple[int, ...], gamma: float, epoch_steps: int) -> 
 
 def _function(name: str, reference: str, options: Mapping[str, Any], total: int) -> Value:
     try:
-        function = resolve(reference)
-    except (ImportError, AttributeError) as error:
-        raise ScheduleError(f"schedules.{name}.kind: {reference} cannot be had: {error}") from error
+        function = load(reference)
+    except ReferenceLookupError as error:
+        raise ScheduleError(f"schedules.{name}.kind: {error}") from error
 
     def at(step: int, base: float) -> float:
         try:

@@ -1,6 +1,7 @@
 """Optimizers of other packages, and those that ask for more than a step: closures, modes of training and judging."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
+from benchmarks.base.references import Catalogue
 from benchmarks.training import engine, optimizers
+from benchmarks.training.catalogue import CATALOGUE
 from benchmarks.training.optimizers import OptimizerError
 from benchmarks.workloads.task import Task
 
@@ -87,8 +90,8 @@ def test_settings_from_the_signature() -> None:
 @pytest.mark.parametrize(
     ("name", "preset", "hyper", "message"),
     [
-        ("nowhere:Adam", "default", {}, "optimizer 'nowhere:Adam' cannot be had: No module named 'nowhere'"),
-        ("torch.optim:Adm", "default", {}, "optimizer 'torch.optim:Adm' cannot be had: .* no attribute 'Adm'"),
+        ("nowhere:Adam", "default", {}, "optimizer 'nowhere:Adam': there is no module 'nowhere'"),
+        ("torch.optim:Adm", "default", {}, "optimizer 'torch.optim:Adm': .* no 'Adm'; did you mean 'Adam'"),
         ("torch.optim:__name__", "default", {}, "must be a class, got 'torch.optim'"),
         ("test_foreign:no_optimizer", "default", {}, "must make a torch.optim.Optimizer, got object"),
         (LBFGS, "paper", {}, "preset 'paper' has no setting for 'torch.optim:LBFGS'"),
@@ -106,6 +109,17 @@ def test_what_cannot_be_built_is_named(name: str, preset: str, hyper: dict[str, 
     """One line that says what is wrong with a reference or a hyperparameter, whatever the class raises."""
     with pytest.raises(OptimizerError, match=message):
         optimizers.resolve(name, preset, hyper, **SIZES)
+
+
+def test_entry_points_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a distribution offers by name is built like any reference, and is a reference in the run's configuration."""
+    point = importlib.metadata.EntryPoint("rateless", RATELESS, "partial_adaptive.benchmarks.optimizers")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    offered = Catalogue("optimizer", CATALOGUE.own, CATALOGUE.group)
+    monkeypatch.setattr("benchmarks.training.catalogue.CATALOGUE", offered)
+    entry = optimizers.find("rateless")
+    assert (entry.name, entry.cls) == (RATELESS, Rateless)
+    assert set(offered) == {"rateless", *optimizers.REGISTRY}
 
 
 @pytest.mark.parametrize("name", [LION, SCHEDULE_FREE, LBFGS, RATELESS])

@@ -148,7 +148,7 @@ def test_what_a_step_is_taken_with(tmp_path: Path) -> None:
         ({"partial": {"kind": "cosine"}}, r"schedules\.partial: where does it end\? give to"),
         ({"partial": {"kind": "linear", "to": 0.7}}, r"schedules\.partial: padam: .*0\.7"),
         ({"beta1": {"kind": "linear", "to": 1.0}}, r"schedules\.beta1: padam: .*betas"),
-        ({"lr": {"kind": "nowhere:at_all"}}, r"schedules\.lr\.kind: nowhere:at_all cannot be had"),
+        ({"lr": {"kind": "nowhere:at_all"}}, r"schedules\.lr\.kind: 'nowhere:at_all': there is no module"),
         ({"lr": {"kind": "test_schedules_training:bounce"}}, r"schedules\.lr: .*bounce at step 0: .*depth"),
         ({"momentum": {"kind": "linear", "to": 0.5}}, r"schedules\.momentum: padam has no such number"),
         ({"betas": {"kind": "linear", "to": 0.5}}, r"schedules\.betas: padam has no such number"),
