@@ -21,7 +21,7 @@ from benchmarks.workloads.task import memory_format
 CPU = torch.device("cpu")
 
 
-def by_hand(run: engine._Run) -> Callable[[], None]:
+def by_hand(run: engine.Run) -> Callable[[], None]:
     """One step after another of the loop that one would write without the engine."""
     task = run.task
     assert isinstance(task, Images)
@@ -43,7 +43,7 @@ def by_hand(run: engine._Run) -> Callable[[], None]:
     return step
 
 
-def by_engine(run: engine._Run) -> Callable[[], None]:
+def by_engine(run: engine.Run) -> Callable[[], None]:
     """One step after another of the engine, from one epoch into the next."""
     steps = run.steps()
 
@@ -59,7 +59,7 @@ def by_engine(run: engine._Run) -> Callable[[], None]:
 
 def measure(config: RunConfig, data_dir: Path, rounds: int) -> float:
     """The median over rounds of the engine's time for a step over the loop's, taken in turns after a warm-up."""
-    run = engine._Run(config, data_dir, CPU, captured=False)
+    run = engine.Run(config, data_dir, CPU, captured=False)
     pair = by_engine(run), by_hand(run)
     ratios = []
     for i in range(rounds + 3):

@@ -86,7 +86,7 @@ def measure(
         if threads is not None:
             torch.set_num_threads(threads)
         try:
-            with engine._own_stream(device):
+            with engine.own_stream(device):
                 with turn:  # compiling and capturing one after the other
                     remaining = _begin(case, seed, data_dir, device, steps)
                 ready.wait()
@@ -121,7 +121,7 @@ def _begin(case: Case, seed: int, data_dir: Path, device: torch.device, steps: i
     """A run past its warm-up, and with an idle device: the iterator over its remaining steps, which ends by waiting."""
     config = dataclasses.replace(case.config, seed=seed, max_steps=WARM_UP + steps)
     captured = case.mode != "eager" and device.type == "cuda" and optimizers.find(config.optimizer).capturable
-    run = engine._Run(config, data_dir, device, captured)
+    run = engine.Run(config, data_dir, device, captured)
     if case.mode == "compiled":
         run.called.compile()
     remaining = run.steps()

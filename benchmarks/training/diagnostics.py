@@ -26,9 +26,12 @@ def step_sizes(optimizer: torch.optim.Optimizer) -> tuple[dict[str, float], floa
     """Quantiles of the effective step lr / s^(2p) over coordinates, and the share of scales s within twice epsilon.
 
     An adaptive optimizer of torch is read as the member that it equals at p = 1/2. Where nothing divides the step (SGD,
-    p = 0) every quantile is the learning rate and the share is None. Call it while the gradients are there.
+    p = 0) every quantile is the learning rate and the share is None. Of an optimizer that the family does not know
+    there are no quantiles. Call it while the gradients are there.
     """
     member = _member(optimizer)
+    if member is None and type(optimizer) is not torch.optim.SGD:
+        return {}, None
     scales = list(_scales(member)) if member else []
     if not scales:
         lr = float(optimizer.param_groups[0]["lr"])
@@ -61,7 +64,7 @@ def _member(optimizer: torch.optim.Optimizer) -> Any:
         return optimizer
     group = optimizer.param_groups[0]
     counterparts = [name for name, member in registry.MEMBERS.items() if type(optimizer) is member.counterpart]
-    if isinstance(optimizer, torch.optim.Adam):  # AdamW included
+    if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
         counterparts = ["padam" if group["amsgrad"] else "partial_adam"]
     if not counterparts:
         return None

@@ -5,30 +5,33 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
-from benchmarks.base import distributed
+from benchmarks.base import distributed, environment
 from benchmarks.base.config import RunConfig
-from benchmarks.base.errors import BenchmarkError
-from benchmarks.base.files import replacing
 from benchmarks.base.records import Cost, Epoch, finite
 from benchmarks.base.seeds import derive, generator
-from benchmarks.training import diagnostics, optimizers
+from benchmarks.training import checkpoint as checkpoints
+from benchmarks.training import diagnostics, groups, optimizers
+from benchmarks.training.average import Average
+from benchmarks.training.checkpoint import CheckpointError
 from benchmarks.training.evaluation import evaluate
+from benchmarks.training.schedules import Schedules
+from benchmarks.training.settings import captures, check
 from benchmarks.training.step import Batch, Step, cuda_graph
+from benchmarks.training.update import Update, judging, switch
 from benchmarks.workloads import find
+
+__all__ = ["CheckpointError", "Run", "own_stream", "train"]
 
 CHECKPOINT_EVERY = 30.0  # seconds
 AGREE_EVERY = 50  # steps between two questions to the other processes
-
-
-class CheckpointError(BenchmarkError, RuntimeError):
-    """A checkpoint that cannot be read, or belongs to another run."""
 
 
 def train(
@@ -40,6 +43,7 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda record: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_step: Callable[[int, int], None] = lambda done, total: None,
+    on_resume: Callable[[Mapping[str, Any]], None] = lambda made: None,
     checkpoint_every: float = CHECKPOINT_EVERY,
 ) -> list[Epoch] | None:
     """Trains one run, or goes on with it where `checkpoint` left off.
@@ -56,15 +60,22 @@ def train(
         on_epoch: called with the record of each epoch, those of the checkpoint included.
         should_stop: asked after each step; True ends the run early, to be resumed.
         on_step: called with the steps done and the steps of the whole run.
+        on_resume: called where a checkpoint is gone on from, with the ``"sources"``, ``"torch"`` and ``"device"`` that
+            the whole run is made by, joined by a plus sign where there are several: its record must say so.
         checkpoint_every: seconds between checkpoints.
 
     Returns:
         One record per epoch, the last one marked ``"diverged"`` if the loss stopped being finite; None if stopped.
+
+    Raises:
+        BenchmarkError: a setting is wrong, or the checkpoint is of another run or another version of the benchmark.
     """
-    with _own_stream(device):
-        run = _Run(config, data_dir, device, optimizers.find(config.optimizer).capturable and device.type == "cuda")
+    check(config)
+    with own_stream(device):
+        run = Run(config, data_dir, device, captures(config) and device.type == "cuda")
         if checkpoint.exists():
             run.load(checkpoint)
+            on_resume(checkpoints.mixed(run.made))
         for record in run.records:
             on_epoch(record)
         saved = time.monotonic()
@@ -88,21 +99,34 @@ def train(
         return run.records
 
 
-class _Run:
-    """The state of a run: what is trained, and how far it is."""
+class Run:
+    """The state of a run: what is trained, and how far it is.
+
+    Args:
+        config: the run.
+        data_dir: where the data sets lie.
+        device: where to train.
+        captured: whether the step is captured in a CUDA graph.
+    """
 
     def __init__(self, config: RunConfig, data_dir: Path, device: torch.device, captured: bool) -> None:
         world = distributed.world()
         if config.batch_size % world:
             raise ValueError(f"batch_size must be a multiple of the {world} processes, got {config.batch_size}")
         self.config, self.device = config, device
+        self.made = [environment.here(device, config.modules)]
         workload = find(config.workload, config.workload_options)
         self.task = workload.task_class(workload, config, data_dir, device)
         self.model = self.task.model()
         self.initial = [p.detach().clone() for p in self.model.parameters()]
-        self.optimizer = optimizers.build(config.optimizer, self.model.parameters(), config.hyper, capturable=captured)
-        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.average = Average(self.model, config.ema) if config.ema else None
+        params = groups.split(self.model, config.groups)
+        self.optimizer = optimizers.build(
+            config.optimizer, params, config.hyper, capturable=captured, moving=config.schedules
+        )
+        switch(self.optimizer, "train")
         self.draws = generator(device, config.seed, "augmentation", distributed.rank())
+        self.update = Update(config, self.model, self.optimizer, self.draws)
         self.totals = torch.zeros(len(self.task.columns), dtype=torch.float64, device=device)
         self.called = distributed.parallel(self.model)
         self.captured = captured and world == 1
@@ -111,9 +135,10 @@ class _Run:
         self.epoch_examples = min(examples, config.max_steps * config.batch_size or examples)
         self.epoch_steps = math.ceil(self.epoch_examples / config.batch_size)
         self.total = config.epochs * self.epoch_steps
+        self.schedules = Schedules(config, self.optimizer, self.total, self.epoch_steps)
         self.records: list[Epoch] = []
         self.position = 0
-        self.train_s = self.optimizer_s = self.saving_s = 0.0
+        self.train_s = self.saving_s = 0.0
 
     @property
     def finished(self) -> bool:
@@ -125,28 +150,15 @@ class _Run:
         """Steps done in the whole run."""
         return len(self.records) * self.epoch_steps + self.position
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the current epoch, of the first parameter group."""
-        return self.rates[0] * self._decay()
-
-    def _decay(self) -> float:
-        epoch = len(self.records) + 1
-        return self.config.gamma ** sum(milestone < epoch for milestone in self.config.milestones)
-
     def steps(self) -> Iterator[None]:
         """Takes the remaining steps of the epoch, yielding after each; the host never waits for the device."""
         epoch = len(self.records) + 1
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate * self._decay())
-            else:
-                group["lr"] = rate * self._decay()
         order = torch.Generator().manual_seed(derive(self.config.seed, "order", epoch))
         rest = torch.randperm(self.task.examples, generator=order)[: self.epoch_examples]
         rest = distributed.shard(rest[self.position * self.config.batch_size :])
         started, self.saving_s = time.perf_counter() - self.train_s, 0.0
         for batch in self.task.batches(rest, self.config.batch_size // distributed.world(), epoch):
+            self.schedules.apply(self.done)
             self.step(batch)
             self.position += 1
             self.train_s = time.perf_counter() - started - self.saving_s
@@ -155,51 +167,49 @@ class _Run:
         self.train_s = time.perf_counter() - started - self.saving_s
 
     def _train_on(self, batch: Batch) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, means = self.task.loss(self.called, batch, self.draws)
-        loss.backward()
-        started = time.perf_counter()
-        self.optimizer.step()
-        self.optimizer_s += time.perf_counter() - started
+        means = self.update(lambda: self.task.loss(self.called, batch, self.draws))
+        if self.average is not None:
+            self.average.update()
         self.totals.add_(means, alpha=len(batch[0]))
 
     def close_epoch(self) -> Epoch:
         """Judges the model, adds the epoch's record and makes ready for the next one."""
-        lr, epoch = self.lr, len(self.records) + 1
+        epoch = len(self.records) + 1
         sums = distributed.add(self.totals.clone()).tolist()
         means = {f"online_{k}": v / self.epoch_examples for k, v in zip(self.task.columns, sums, strict=True)}
         started = time.perf_counter()
-        clean = self.task.evaluate_clean(self.model)
         steps, share = diagnostics.step_sizes(self.optimizer)
-        record = Epoch(
-            epoch=epoch,
-            step=epoch * self.epoch_steps,
-            lr=lr,
-            train=finite({**means, **{f"clean_{k}": v for k, v in clean.items()}}),
-            test=evaluate(self.task, self.model, epoch),
-            distance=diagnostics.distance(list(self.model.parameters()), self.initial),
-            effective_step=finite(steps),
-            floor_share=share,
-            time=self._cost(time.perf_counter() - started),
-            diverged=not math.isfinite(means["online_loss"]),
-        )
+        with judging(self.optimizer):
+            clean = self.task.evaluate_clean(self.model)
+            record = Epoch(
+                epoch=epoch,
+                step=epoch * self.epoch_steps,
+                lr=self.schedules.lr(epoch * self.epoch_steps - 1),
+                train=finite({**means, **{f"clean_{k}": v for k, v in clean.items()}}),
+                test=evaluate(self.task, self.model, epoch, None if self.average is None else self.average.model),
+                distance=diagnostics.distance(list(self.model.parameters()), self.initial),
+                effective_step=finite(steps),
+                floor_share=share,
+                time=self._cost(time.perf_counter() - started),
+                diverged=not math.isfinite(means["online_loss"]),
+            )
         self.records.append(record)
         self.position = 0
-        self.train_s = self.optimizer_s = 0.0
+        self.train_s = self.update.optimizer_s = 0.0
         self.totals.zero_()
-        return self.records[-1]
+        return record
 
     def _cost(self, eval_s: float) -> Cost:
         cuda = self.device.type == "cuda"
         # ru_maxrss is in KiB on Linux, in bytes on macOS.
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        state = (x for entry in self.optimizer.state.values() for x in entry.values() if isinstance(x, Tensor))
+        state = _tensors(list(self.optimizer.state.values()))
         return Cost(
             train_s=self.train_s,
             eval_s=eval_s,
             step_ms=1e3 * self.train_s / self.epoch_steps,
             # On CUDA the host's clock says nothing about the device: `steptime` measures there.
-            optimizer_ms=None if cuda else 1e3 * self.optimizer_s / self.epoch_steps,
+            optimizer_ms=None if cuda else 1e3 * self.update.optimizer_s / self.epoch_steps,
             peak_memory_bytes=torch.cuda.max_memory_allocated(self.device) if cuda else resident,
             state_bytes_per_param=sum(x.nbytes for x in state) / sum(p.numel() for p in self.model.parameters()),
             mode="graph" if self.captured else "eager",
@@ -217,43 +227,59 @@ class _Run:
         totals = distributed.gather(self.totals.cpu())  # the device has caught up: from here on time is not training's
         started = time.perf_counter()
         state = {
-            "config": self.config.to_dict(),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "update": self.update.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "draws": draws,
             "totals": totals,
             "position": self.position,
             "train_s": self.train_s,
-            "optimizer_s": self.optimizer_s,
+            "optimizer_s": self.update.optimizer_s,
             "records": msgspec.to_builtins(self.records),
         }
         if distributed.rank() == 0:
-            with replacing(path) as file:
-                torch.save(state, file)
+            checkpoints.write(path, self.config, self.made, state)
         distributed.barrier()
         self.saving_s += time.perf_counter() - started
 
     def load(self, path: Path) -> None:
-        """Goes back to what `save` wrote."""
+        """Goes back to what `save` wrote.
+
+        Raises:
+            CheckpointError: it is of another run or another version of the benchmark.
+        """
+        state, made = checkpoints.read(path, self.config)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            config = state["config"]
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} is no checkpoint of the benchmark ({error}); delete it to start over"
-            ) from error
-        if config != self.config.to_dict() or len(state["draws"]) != distributed.world():
-            raise CheckpointError(f"{path} belongs to another run; delete it to start over")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.draws.set_state(state["draws"][distributed.rank()])
-        self.totals.copy_(state["totals"][distributed.rank()])
-        self.position, self.records = state["position"], msgspec.convert(state["records"], list[Epoch])
-        self.train_s, self.optimizer_s = state["train_s"], state["optimizer_s"]
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.update.load_state_dict(state["update"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.draws.set_state(state["draws"][distributed.rank()])
+            self.totals.copy_(state["totals"][distributed.rank()])
+            self.records = msgspec.convert(state["records"], list[Epoch])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise checkpoints.unfit(path, error) from error
+        switch(self.optimizer, "train")
+        self.schedules.rebind()
+        self.position, self.train_s, self.update.optimizer_s = (
+            state[name] for name in ("position", "train_s", "optimizer_s")
+        )
+        self.made = list(dict.fromkeys([*made, *self.made]))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in what an optimizer keeps."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
 
 
 @contextlib.contextmanager
-def _own_stream(device: torch.device) -> Iterator[None]:
+def own_stream(device: torch.device) -> Iterator[None]:
     """Everything inside runs on a stream of its own, so that runs in several threads proceed side by side."""
     if device.type != "cuda":
         yield

@@ -13,13 +13,22 @@ from benchmarks.base.seeds import derive, generator
 from benchmarks.workloads import Task
 
 
-def evaluate(task: Task, model: nn.Module, epoch: int) -> Evaluation:
-    """The metrics under both readings of batch norm; ``recalibrated`` is None without batch norm or batches for it."""
+def evaluate(task: Task, model: nn.Module, epoch: int, average: nn.Module | None = None) -> Evaluation:
+    """The metrics under all readings.
+
+    Args:
+        task: judges the model.
+        model: what is trained.
+        epoch: its number, by which the batches are drawn for ``recalibrated``; that is None without batch norm or
+            batches for it.
+        average: the exponential average of the model, read as ``ema``.
+    """
     running = finite(task.evaluate(model))
+    ema = None if average is None else finite(task.evaluate(average))
     if not task.config.recalibrate or not norms(model):
-        return Evaluation(running)
+        return Evaluation(running, ema=ema)
     with recalibrated(task, model, epoch):
-        return Evaluation(running, finite(task.evaluate(model)))
+        return Evaluation(running, finite(task.evaluate(model)), ema)
 
 
 def norms(model: nn.Module) -> list[_BatchNorm]:

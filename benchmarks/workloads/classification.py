@@ -41,10 +41,11 @@ def judge(task: Task, model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]
 
 
 def training_loss(task: Task, model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of a batch, and with it the means that are recorded."""
+    """The cross-entropy of a batch, with smoothed labels where the run asks for it, and the means that are recorded."""
     with task.autocast():
         logits = model(inputs)
-        loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+        smoothing = task.config.label_smoothing
+        loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), label_smoothing=smoothing)
     hits = (logits.argmax(-1) == labels).float()
     return loss, torch.stack([loss.detach().float(), 100 * hits.mean()])
 

@@ -123,7 +123,8 @@ class Task(abc.ABC):
 
     def autocast(self) -> torch.autocast:
         """The precision of forward and backward."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "fp32")
 
 
 def mean_over(sums: Tensor, names: tuple[str, ...]) -> dict[str, float]:

@@ -64,7 +64,7 @@ def test_recalibration_leaves_no_trace(tmp_path: Path) -> None:
         model(torch.randn(8, 3, 32, 32))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = evaluate(task, model, epoch=1)
-    assert result["running"] != result["recalibrated"]
+    assert result.running != result.recalibrated
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert {layer.momentum for layer in norms(model)} == {0.1}
     assert model.training
@@ -76,4 +76,4 @@ def test_recalibration_leaves_no_trace(tmp_path: Path) -> None:
 def test_nothing_to_recalibrate(tmp_path: Path, config: RunConfig) -> None:
     """Without batch norm, or without batches for it, there is only the one reading."""
     task = _task(cifar10(tmp_path), config)
-    assert evaluate(task, task.model(), epoch=1)["recalibrated"] is None
+    assert evaluate(task, task.model(), epoch=1).recalibrated is None

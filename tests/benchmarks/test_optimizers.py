@@ -1,5 +1,10 @@
 """Optimizers by name: complete, built as told, and clear about what they do not take."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,13 +12,50 @@ import partial_adaptive
 from benchmarks.training import optimizers
 from benchmarks.training.optimizers import OptimizerError
 
+FROZEN = json.loads((Path(__file__).parent / "resolved.json").read_text())
 CIFAR = {"batch_size": 128, "examples": 50_000, "epochs": 200}
 
 
 def test_every_member_and_baseline_is_there():
     """The family comes from its own registry, so a new member is under test at once."""
     baselines = {"sgd", "adam", "amsgrad", "adamw", "nadam", "rmsprop", "adagrad", "adamax", "adadelta"}
+    baselines |= {"sgd_nesterov", "radam", "muon"}
     assert set(optimizers.REGISTRY) == baselines | set(partial_adaptive.registry.MEMBERS)
+
+
+def test_the_catalogue_is_the_familys_own():
+    """The catalogue, which is read without torch, says of every member what the library's registry says."""
+    listed = {name: entry for name, entry in optimizers.REGISTRY.items() if entry.family}
+    members = partial_adaptive.registry.MEMBERS
+    assert {name: entry.cls for name, entry in listed.items()} == {name: member.cls for name, member in members.items()}
+    assert all(entry.title == entry.cls.__name__ for entry in listed.values())
+    assert {name: optimizers.PRESETS["default"][name] for name in members} == {
+        name: member.options for name, member in members.items()
+    }
+
+
+def test_the_catalogue_is_read_without_torch():
+    """Names, titles and presets cost no import of torch, so that `list` and `--help` are quick."""
+    code = "import sys; from benchmarks.training.catalogue import REGISTRY, PRESETS; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+
+
+@pytest.mark.parametrize("preset", FROZEN)
+def test_settings_of_known_optimizers_do_not_change(preset):
+    """What every preset resolves to is what it was when the first runs were stored: their identities stay."""
+    resolved = {name: optimizers.resolve(name, preset, {}, **CIFAR) for name in FROZEN[preset]}
+    assert json.dumps(resolved, sort_keys=True) == json.dumps(FROZEN[preset], sort_keys=True)
+
+
+@pytest.fixture(autouse=True)
+def _muon_is_there(request):
+    """Skips what needs torch's Muon where torch is older than it."""
+    if (
+        "name" in request.fixturenames
+        and request.getfixturevalue("name") == "muon"
+        and not hasattr(torch.optim, "Muon")
+    ):
+        pytest.skip("torch has Muon from 2.9 on")
 
 
 @pytest.mark.parametrize("name", optimizers.REGISTRY)
@@ -22,7 +64,7 @@ def test_default_preset_trains(name):
     hyper = optimizers.resolve(name, "default", {}, **CIFAR)
     assert {"lr", "weight_decay"} <= hyper.keys()
     parameter = torch.ones(3, requires_grad=True)
-    optimizer = optimizers.build(name, [parameter], hyper, capturable=False)
+    optimizer = optimizers.build(name, [parameter], hyper)
     parameter.grad = torch.ones(3)
     optimizer.step()
     assert (parameter < 1).all()
@@ -38,7 +80,7 @@ def test_capturable_reads_the_rate_from_a_tensor(name):
     rate = optimizer.param_groups[0]["lr"]
     assert isinstance(rate, torch.Tensor)
     assert optimizer.defaults.get("capturable") or optimizer.defaults["fused"]
-    if not optimizers.find(name).family and name != "sgd":
+    if not optimizers.find(name).family and not name.startswith("sgd"):
         return  # torch's own capturable steps refuse the CPU
     rate.fill_(0.0)
     parameter.grad = torch.ones(3)
