@@ -105,14 +105,14 @@ def measure(
             raise error
     starts, ends = zip(*(future.result() for future in futures), strict=True)
     seconds = (max(ends) - min(starts)) * epoch_steps / steps
-    work, _ = estimate._WORK.get(name, (None, 0)) if not case.config.workload_options else (None, 0)
+    work = estimate.flops_per_example(case.config)
     return {
         "mode": case.mode,
         "side by side": str(case.jobs),
         "s/epoch": seconds,
         "s/epoch/runs": seconds / case.jobs,
         "ms/step": 1e3 * seconds / epoch_steps,
-        "TFLOP/s": 1e3 * work * case.jobs / seconds if work else None,
+        "TFLOP/s": work * examples * case.jobs / seconds / 1e12 if work else None,
         "peak GB": torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None,
     }
 
