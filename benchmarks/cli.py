@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks list | run STUDY | report STUDY… | steptime | profile``.
+"""The command line: ``python -m benchmarks list | run STUDY | report STUDY… | kernels | steptime | profile``.
 
 It parses, calls, and maps what came of it to exit codes. Whatever needs torch is imported by the command that needs it,
 so that help is there at once.
@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--lists", type=_list_of(str), metavar="L,…", help="of tensors (all)")
     command.add_argument("--members", type=_list_of(str), metavar="M,…", help="as `list` names them (all)")
     command.add_argument("--rounds", type=_count, default=20, metavar="N", help="how often each is timed (20)")
+
+    command = commands.add_parser("kernels", help="whether every member's kernels are right and near the bandwidth")
+    command.set_defaults(command=_kernels)
+    _add_measuring(command)
+    command.add_argument("--members", type=_list_of(str), metavar="M,…", help="as `list` names them (all)")
+    command.add_argument("--rounds", type=_count, default=5, metavar="N", help="how often each is timed (5)")
 
     command = commands.add_parser("profile", help="how long an epoch takes, in every mode, 1 to 4 runs side by side")
     command.set_defaults(command=_profile)
@@ -229,6 +235,17 @@ def _steptime(options: argparse.Namespace) -> int:
     device = one_device(options.device, options.threads)
     steptime.run(device, options.lists, options.members, options.rounds, options.output)
     return DONE
+
+
+def _kernels(options: argparse.Namespace) -> int:
+    from benchmarks.scheduling.settings import one_device
+    from benchmarks.speed import kernels
+
+    device = one_device(options.device, options.threads)
+    wrong = kernels.run(device, options.members, options.rounds, options.output)
+    if wrong:
+        print(f"wrong kernels: {', '.join(wrong)}", file=sys.stderr)
+    return FAILED if wrong else DONE
 
 
 def _profile(options: argparse.Namespace) -> int:
