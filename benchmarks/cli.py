@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks list | run STUDY | report STUDY… | steptime | profile``.
+"""The command line: ``python -m benchmarks list | run STUDY | report STUDY… | kernels | steptime | profile``.
 
 It parses, calls, and maps what came of it to exit codes. Whatever needs torch is imported by the command that needs it,
 so that help is there at once.
@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, TypeVar
 from benchmarks.base.errors import BenchmarkError
 
 if TYPE_CHECKING:
-    from benchmarks.scheduling.runner import Outcome
+    from benchmarks.scheduling.outcome import Outcome
 
 T = TypeVar("T")
 
 DONE, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
-_CODES = {"done": DONE, "failed": FAILED, "stopped": STOPPED, "interrupted": INTERRUPTED}
+_CODES = {"done": DONE, "failed": FAILED, "broken": BAD_INPUT, "stopped": STOPPED, "interrupted": INTERRUPTED}
+_THEORY = ("study", "results", "output", "data_dir", "device", "threads")  # what means something to those studies
 
 _EPILOG = (
-    f"exit codes: {DONE} done, {FAILED} a run failed, {BAD_INPUT} bad input, {STOPPED} stopped by the time budget, "
-    f"{INTERRUPTED} interrupted; after the last two the same command goes on where it stopped"
+    f"exit codes: {DONE} done, {FAILED} a run failed, {BAD_INPUT} bad input, {STOPPED} stopped by the time budget "
+    f"or left to another process, {INTERRUPTED} interrupted; after the last two the same command goes on from there"
 )
 
 
@@ -83,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--members", type=_list_of(str), metavar="M,…", help="as `list` names them (all)")
     command.add_argument("--rounds", type=_count, default=20, metavar="N", help="how often each is timed (20)")
 
+    command = commands.add_parser("kernels", help="whether every member's kernels are right and near the bandwidth")
+    command.set_defaults(command=_kernels)
+    _add_measuring(command)
+    command.add_argument("--members", type=_list_of(str), metavar="M,…", help="as `list` names them (all)")
+    command.add_argument("--rounds", type=_count, default=5, metavar="N", help="how often each is timed (5)")
+
     command = commands.add_parser("profile", help="how long an epoch takes, in every mode, 1 to 4 runs side by side")
     command.set_defaults(command=_profile)
     _add_measuring(command)
@@ -134,12 +141,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.study in theory.TITLES:
         from benchmarks.theory import command
 
-        command.run(options)
+        _refuse(options, theory.WITH_DATA)
+        places = {"data_dir": options.data_dir, "threads": options.threads}
+        command.run(options.study, options.results, options.output, **places)
         return DONE
 
     from benchmarks import session
     from benchmarks.base import distributed
-    from benchmarks.scheduling.runner import Settings, devices
+    from benchmarks.scheduling.settings import Settings, devices
 
     settings = Settings(
         data_dir=options.data_dir,
@@ -155,21 +164,37 @@ def _run(options: argparse.Namespace) -> int:
             print(line)
         return DONE
     outcome = session.run(options.study, options.results, settings=settings, **asked)
-    if outcome.fatal is not None:
-        raise BenchmarkError(outcome.fatal)
     if distributed.first():
         _say(outcome)
-        if outcome.status != "interrupted":
+        if outcome.status not in ("interrupted", "broken"):
             _write_report([options.study], options)
     return _CODES[outcome.status]
+
+
+def _refuse(options: argparse.Namespace, with_data: Sequence[str]) -> None:
+    """Raise an error for an option of `run` that means nothing to a study of the theory."""
+    name = options.study
+    defaults = vars(_parser().parse_args(["run", name]))
+    for option, value in vars(options).items():
+        means = option in _THEORY and (option != "data_dir" or name in with_data)
+        if not means and value != defaults[option]:
+            said = f"--{option.replace('_', '-')}"
+            raise BenchmarkError(f"{said} means nothing to {name}: it is one short run on fixed data, always done anew")
+    if options.device not in (None, ["cpu"]):
+        raise BenchmarkError(f"--device {','.join(options.device)}: {name} runs on the CPU; give cpu or nothing")
 
 
 def _say(outcome: "Outcome") -> None:
     """Say how the runs ended."""
     for label, trace in outcome.failed.items():
-        print(f"\n{label} failed:\n{trace}", file=sys.stderr)
+        print(f"\n{label} failed:{' ' if chr(10) not in trace else chr(10)}{trace}", file=sys.stderr)
+    for label, holder in outcome.others.items():
+        print(f"{label} is left to another run command: {holder}")
+    if outcome.fatal is not None:
+        print(f"error: {outcome.fatal}", file=sys.stderr)
     if outcome.left:
-        why = "interrupted" if outcome.status == "interrupted" else "time budget spent"
+        why = {"interrupted": "interrupted", "broken": "ended"}.get(outcome.status)
+        why = why or ("nothing more to do here" if outcome.left == len(outcome.others) else "time budget spent")
         done = len(outcome.finished)
         print(f"{why}: {done} runs finished, {outcome.left} left; the same command goes on from here")
 
@@ -182,7 +207,7 @@ def _report(options: argparse.Namespace) -> int:
         if name in theory.TITLES:
             from benchmarks.theory import command
 
-            command.report(name, options)
+            command.report(name, options.results, options.output)
     if trained:
         _write_report(trained, options)
     return DONE
@@ -204,7 +229,7 @@ def _write_report(studies: Sequence[str], options: argparse.Namespace) -> None:
 
 
 def _steptime(options: argparse.Namespace) -> int:
-    from benchmarks.scheduling.runner import one_device
+    from benchmarks.scheduling.settings import one_device
     from benchmarks.speed import steptime
 
     device = one_device(options.device, options.threads)
@@ -212,8 +237,19 @@ def _steptime(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _kernels(options: argparse.Namespace) -> int:
+    from benchmarks.scheduling.settings import one_device
+    from benchmarks.speed import kernels
+
+    device = one_device(options.device, options.threads)
+    wrong = kernels.run(device, options.members, options.rounds, options.output)
+    if wrong:
+        print(f"wrong kernels: {', '.join(wrong)}", file=sys.stderr)
+    return FAILED if wrong else DONE
+
+
 def _profile(options: argparse.Namespace) -> int:
-    from benchmarks.scheduling.runner import one_device
+    from benchmarks.scheduling.settings import one_device
     from benchmarks.speed import profile
 
     device = one_device(options.device)

@@ -1,37 +1,49 @@
-"""The benchmark from Python: ``run`` makes what a study lacks, ``results`` and ``report`` say what there is.
+"""The benchmark from Python.
 
     from benchmarks import session
 
-    outcome = session.run("quick", "runs", seeds=(0,), settings=session.Settings(threads=1))
+    outcome = session.run("quick", "runs", seeds=1, settings=session.Settings(threads=1))
     frame = session.results("runs")
+    page, tables = session.report("quick", "runs")
 
-The command line parses, calls these, and maps what came of it to exit codes.
+The command line parses, calls these, and maps what came of it to exit codes. They may be called from a notebook or a
+thread: Ctrl-C stops politely where they are called in the main thread, and nothing is printed with ``say=None``.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 
 from benchmarks import studies
 from benchmarks.base import distributed
-from benchmarks.base.config import RunConfig
 from benchmarks.base.distributed import DistributedError
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.store import Store
-from benchmarks.scheduling import cluster, estimate, runner
-from benchmarks.scheduling.runner import Outcome, Planned, Settings, Stop
+from benchmarks.scheduling import cluster, runner
+from benchmarks.scheduling import survey as surveys
+from benchmarks.scheduling.outcome import Outcome, Say, Stop
+from benchmarks.scheduling.plan import Planned, distinct, plan
+from benchmarks.scheduling.runner import OnEpoch
+from benchmarks.scheduling.settings import Settings
+from benchmarks.scheduling.survey import Survey
+from benchmarks.studies import study as studied
 from benchmarks.studies import tuning
 from benchmarks.studies.study import Run, Study, selected
 from benchmarks.training.engine import train
 from benchmarks.workloads import fingerprint
-from benchmarks.workloads.data import DataError
 
-__all__ = ["BenchmarkError", "Outcome", "Settings", "report", "results", "run", "survey"]
+if TYPE_CHECKING:
+    from benchmarks.report.table import Table
 
-Say = Callable[[str], None]
+__all__ = ["BenchmarkError", "Outcome", "Settings", "Study", "Survey", "report", "results", "run", "say", "survey"]
+
+AnyStudy = Study | str | Path
+AnyStore = Store | str | Path
+Seeds = int | Sequence[int] | None
 
 
 def say(text: str) -> None:
@@ -40,29 +52,37 @@ def say(text: str) -> None:
 
 
 def run(
-    study: Study | str | Path,
-    store: Store | str | Path,
+    study: AnyStudy,
+    store: AnyStore,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds = None,
     only: Sequence[str] = (),
     settings: Settings | None = None,
     force: bool = False,
     fresh: bool = False,
-    say: Say = say,
+    say: Say | None = say,
+    on_epoch: OnEpoch | None = None,
 ) -> Outcome:
     """Make the runs that a store lacks of a study; of a tuned one the trials, then what they chose.
 
-    Under torchrun all processes call it together and share each run.
+    What another process is making at the same time is left to that one. Under torchrun all processes call it together
+    and share each run.
+
+        outcome = run("quick", "runs", only=["padam"], say=None)
+        if outcome.status != "done":
+            print(outcome.left, outcome.failed)
 
     Args:
         study: a study, a name of ``list``, or the path of a ``.toml`` file.
-        store: where the results are and go.
-        seeds: in place of the study's own.
+        store: where the results are and go; made if it is not there.
+        seeds: how many, or which, in place of the study's own.
         only: globs; at least one must match a run's label, entry, optimizer or workload.
-        settings: where and how to run.
-        force: run again what is done, from the beginning.
+        settings: where and how to run; threads left open are the study's.
+        force: run again what is done, from the beginning; replaces what this code, torch and device made.
         fresh: run again what other code, another torch or another device has done; both results are kept.
-        say: gets lines for people.
+        say: gets lines for people; None shows nothing, no bars either.
+        on_epoch: called with a run's label and the record of each epoch, from the threads that train; where a run
+            goes on from a checkpoint, with the epochs before it first. On Ray at the end of each run.
 
     Returns:
         What became of the runs, all stages together.
@@ -72,160 +92,176 @@ def run(
     """
     study, store = _study(study), _store(store)
     settings = _settings(settings, study)
+    chosen = _seeds(seeds)
     if distributed.launched():
         _check_alone(settings)
     with distributed.session(torch.device(settings.devices[0])) as device:
         if distributed.active():
             settings = dataclasses.replace(settings, devices=(str(device),))
-        outcome = _stages(study, store, settings, seeds, only, force=force, fresh=fresh, say=say)
+        stages = _Stages(study, store, settings, chosen, tuple(only), force, fresh, say, on_epoch)
+        outcome = stages.run()
         if not outcome.failed:
             distributed.barrier()  # an exit code that is not 0 makes torchrun end the first process at once
         return outcome
 
 
-def _stages(
-    study: Study,
-    store: Store,
-    settings: Settings,
-    seeds: Sequence[int] | None,
-    only: Sequence[str],
-    *,
-    force: bool,
-    fresh: bool,
-    say: Say,
-) -> Outcome:
-    distributed.agreed(store.prepare)
-    stop = Stop(settings.budget)
-    outcome = Outcome()
+@dataclasses.dataclass
+class _Stages:
+    """One call of `run`."""
 
-    def stage(runs: Sequence[Run]) -> None:
-        def prepare() -> list[Planned]:
-            planned = runner.plan(selected(runs, only), store, settings, fingerprint, fresh=fresh)
-            for one in planned if force else ():
-                store.checkpoint(one.identity).unlink(missing_ok=True)
-            return planned
+    study: Study
+    store: Store
+    settings: Settings
+    seeds: Sequence[int] | None
+    only: Sequence[str]
+    force: bool
+    fresh: bool
+    say: Say | None
+    on_epoch: OnEpoch | None
 
-        planned = runner.distinct(distributed.agreed(prepare))
-        todo = [one for one in planned if force or one.state != "done"]
-        say(f"{len(todo)} of {len(planned)} runs to do, {len(planned) - len(todo)} done before")
+    def run(self) -> Outcome:
+        """Make the runs; of a tuned study, then those of the chosen settings."""
+        distributed.agreed(self.store.prepare)
+        self._stop = Stop(self.settings.budget, self.say)
+        self._outcome = outcome = Outcome()
+        self._make(self.study.runs(self.seeds))
+        if self.study.tuning is not None and not outcome.left and not (outcome.failed and distributed.active()):
+            self._make(distributed.agreed(self._final_runs))
+        return outcome
+
+    def _tell(self, text: str) -> None:
+        if self.say is not None:
+            self.say(text)
+
+    def _plan(self, runs: Sequence[Run], *, force: bool = False) -> list[Planned]:
+        return plan(runs, self.store, self.settings, fingerprint, fresh=self.fresh, force=force)
+
+    def _make(self, runs: Sequence[Run]) -> None:
+        """Make those of the runs that are due."""
+        wanted = selected(runs, self.only)
+        planned = distinct(distributed.agreed(lambda: self._plan(wanted, force=self.force)))
+        todo = [one for one in planned if one.due]
+        self._tell(f"{len(todo)} of {len(planned)} runs to do, {len(planned) - len(todo)} done before")
         others = sum(one.state == "done" and not one.own for one in planned)
-        if others and not force:
-            say(f"{others} of those were done by other code, torch or device; --fresh makes them again, beside those")
-        outcome.asked += len(todo)
+        if others and not self.force:
+            self._tell(
+                f"{others} of those were done by other code, torch or device; --fresh makes them again, beside those"
+            )
+        for one in planned:
+            for file in one.skipped:
+                self._tell(f"not believed: {file.reason}")
         if todo:
-            execute = runner.execute if settings.ray is None else cluster.execute
-            outcome.add(execute(todo, store, settings, stop, train))
+            execute = runner.execute if self.settings.ray is None else cluster.execute
+            self._outcome.add(execute(todo, self.store, self.settings, self._stop, train, self.say, self.on_epoch))
 
-    stage(study.runs(seeds))
-    if study.tuning is not None and not outcome.left and not (outcome.failed and distributed.active()):
-        stage(distributed.agreed(lambda: _final_runs(study, store, settings, seeds, fresh=fresh, say=say)))
-    return outcome
-
-
-def _final_runs(
-    study: Study, store: Store, settings: Settings, seeds: Sequence[int] | None, *, fresh: bool, say: Say
-) -> list[Run]:
-    """The runs of the settings that the trials chose."""
-    planned = runner.plan(study.runs(seeds), store, settings, fingerprint, fresh=fresh)
-    trials = {one.run.label: result for one in planned if (result := one.result()) is not None}
-    tuned, waiting = tuning.select(study, trials)
-    for group in waiting:
-        say(f"{group}: not all trials are in, so no setting is chosen")
-    return tuned.runs(seeds)
+    def _final_runs(self) -> list[Run]:
+        """The runs of the settings that the trials chose."""
+        planned = self._plan(self.study.runs(self.seeds))
+        trials = {one.run.label: result for one in planned if (result := one.result()) is not None}
+        tuned, waiting = tuning.select(self.study, trials)
+        for group in waiting:
+            self._tell(f"{group}: not all trials are in, so no setting is chosen")
+        return tuned.runs(self.seeds)
 
 
 def survey(
-    study: Study | str | Path,
-    store: Store | str | Path,
+    study: AnyStudy,
+    store: AnyStore,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: Seeds = None,
     only: Sequence[str] = (),
     settings: Settings | None = None,
     force: bool = False,
     fresh: bool = False,
-) -> "Survey":
-    """What `run` with the same arguments would do, and how long that should take."""
-    study, store = _study(study), _store(store)
+) -> Survey:
+    """What `run` with the same arguments would do, and how long that should take; runs and writes nothing.
+
+        for line in survey("quick", "runs").lines():
+            print(line)
+
+    Raises:
+        BenchmarkError: the study or the settings are wrong. Data that is missing is told in the survey.
+    """
+    study = _study(study)
     settings = _settings(settings, study)
-    missing: dict[str, str] = {}
-
-    def known(config: RunConfig, data_dir: Path) -> str:
-        try:
-            return fingerprint(config, data_dir)
-        except DataError as error:
-            missing[config.workload] = str(error)
-            return "missing"
-
-    planned = runner.plan(selected(study.runs(seeds), only), store, settings, known, fresh=fresh)
-    estimator = estimate.Estimator(store.results(), torch.device(settings.devices[0]))
-    expected = {one.run.label: estimator.seconds(one.run.config) for one in planned if force or one.state != "done"}
-    lanes = len(settings.devices) * settings.jobs
-    chosen = len({one.run.arm.group for one in planned}) * len(seeds or study.seeds) if study.tuning else 0
-    return Survey(planned, expected, lanes, chosen, missing)
+    chosen = _seeds(seeds)
+    runs = selected(study.runs(chosen), only)
+    final = len({run.arm.group for run in runs}) * len(chosen or study.seeds) if study.tuning is not None else 0
+    return surveys.survey(runs, _store(store), settings, fingerprint, fresh=fresh, force=force, chosen=final)
 
 
-@dataclasses.dataclass(frozen=True)
-class Survey:
-    """What a run would do.
+def report(
+    studies: AnyStudy | Sequence[AnyStudy], store: AnyStore, directory: str | Path | None = None
+) -> "tuple[Path, list[Table]]":
+    """Write the report on one study or several; see `benchmarks.report.write`.
+
+        page, tables = report(["quick", "my-study.toml"], "runs")
 
     Args:
-        planned: all runs asked for.
-        expected: by label of those to do the seconds they should take (None: unknown), and how that is known.
-        lanes: how many would run side by side.
-        chosen: of a tuned study, how many runs follow the trials.
-        missing: workloads whose data is missing, and why.
+        studies: what to report on.
+        store: where the results are.
+        directory: where the report goes; ``report/`` in the store for None.
+
+    Returns:
+        The page's path, and the tables of all studies.
+
+    Raises:
+        BenchmarkError: there is no such study or store, or the report cannot be written.
+        ImportError: a package of the extra ``bench`` is missing.
     """
-
-    planned: Sequence[Planned]
-    expected: Mapping[str, tuple[float | None, str]]
-    lanes: int
-    chosen: int
-    missing: Mapping[str, str]
-
-    def lines(self) -> Iterable[str]:
-        """The survey for people."""
-        for one in self.planned:
-            if one.run.label not in self.expected:
-                yield f"skip    {one.run.label}"
-                continue
-            seconds, source = self.expected[one.run.label]
-            length = "unknown time" if seconds is None else f"{estimate.duration(seconds)}, from {source}"
-            yield f"{'resume ' if one.state == 'begun' else 'run    '} {one.run.label} ({length})"
-        done = len(self.planned) - len(self.expected)
-        yield f"{len(self.expected)} of {len(self.planned)} runs to do, {done} done before"
-        if self.chosen:
-            yield f"these are the trials; {self.chosen} runs of the chosen settings follow"
-        if self.expected:
-            yield f"expected: {estimate.total(list(self.expected.values()), self.lanes)}"
-        for workload, why in self.missing.items():
-            yield f"data missing: {why}; what is done of {workload} cannot be told without it"
-
-
-def report(studies: Sequence[Study | str | Path], store: Store | str | Path, directory: Path | None = None) -> Any:
-    """Write the report on some studies; see `benchmarks.report.write`."""
     from benchmarks.report import write
 
     store = _store(store)
-    return write([_study(one) for one in studies], store, directory or store.root / "report")
+    loaded = [_study(one) for one in ([studies] if isinstance(studies, Study | str | Path) else studies)]
+    store.check_exists()
+    try:
+        return write(loaded, store, Path(directory or store.root / "report"))
+    except OSError as error:
+        raise BenchmarkError(f"the report cannot be written: {error}") from error
 
 
-def results(store: Store | str | Path) -> Any:
-    """A row for each epoch of each finished run: a pandas frame where pandas is installed, else a list of mappings."""
+def results(store: AnyStore) -> Any:
+    """A row for each epoch of each finished run: a pandas frame where pandas is installed, else a list of mappings.
+
+        frame = results("runs")
+        frame[frame.optimizer == "padam"].groupby("epoch")["test.top1"].mean()
+
+    The columns, missing (NaN) where a run has no such thing:
+
+    - ``file``, ``identity``: the run's file and the name of its configuration and data.
+    - ``workload``, ``optimizer``, ``seed``, ``epochs``, ``batch_size``, ``precision``, ``split``: as configured.
+    - ``hyper.…``: the optimizer's keyword arguments.
+    - ``sources``, ``torch``, ``device``, ``processes``: what made it; ``status``: ``"done"`` or ``"diverged"``.
+    - ``epoch``, ``step``: how far it was; ``lr``: the learning rate of that epoch's last step.
+    - ``train.online_…``, ``train.clean_…``: on training data, see `benchmarks.base.records.Epoch`.
+    - ``test.…``, ``recalibrated.…``, ``ema.…``: the metrics on the data held out, see `Evaluation` there.
+    - ``distance``, ``floor_share``, ``effective_step.…``: the diagnostics; ``time.…``: seconds, milliseconds and bytes.
+
+    Files that are no runs, or were changed since they were written, are left out.
+
+    Raises:
+        BenchmarkError: there is no such store.
+    """
+    store = _store(store)
+    store.check_exists()
     rows = [
         {
-            "identity": result.path.stem,
-            **{key: result.config.get(key) for key in ("workload", "optimizer", "seed", "epochs")},
+            "file": result.path.name,
+            "identity": result.path.stem.partition("-")[0],
+            **{key: result.config.get(key) for key in _CONFIGURED},
             **{f"hyper.{key}": value for key, value in result.config["hyper"].items()},
-            "sources": result.provenance.sources,
+            **result.provenance._asdict(),
             "status": result.status,
-            "epoch": epoch.epoch,
-            "lr": epoch.lr,
+            **{key: getattr(epoch, key) for key in ("epoch", "step", "lr")},
             **{f"train.{key}": value for key, value in epoch.train.items()},
             **{f"test.{key}": value for key, value in epoch.test.running.items()},
-            **{f"recalibrated.{key}": value for key, value in epoch.test.of("recalibrated").items()},
-            "train_s": epoch.time.train_s,
+            **{f"{kind}.{key}": value for kind in _AGAIN for key, value in epoch.test.of(kind).items()},
+            "distance": epoch.distance,
+            "floor_share": epoch.floor_share,
+            **{f"effective_step.{key}": value for key, value in epoch.effective_step.items()},
+            **{f"time.{key}": value for key, value in msgspec.structs.asdict(epoch.time).items()},
         }
-        for result in _store(store).results()
+        for result in store.results()
         for epoch in result.epochs
     ]
     try:
@@ -235,16 +271,24 @@ def results(store: Store | str | Path) -> Any:
     return pandas.DataFrame(rows)
 
 
-def _study(study: Study | str | Path) -> Study:
+_CONFIGURED = ("workload", "optimizer", "seed", "epochs", "batch_size", "precision", "split")
+_AGAIN = ("recalibrated", "ema")  # other readings of the metrics
+
+
+def _study(study: AnyStudy) -> Study:
     return study if isinstance(study, Study) else studies.load(str(study))
+
+
+def _seeds(seeds: Seeds) -> tuple[int, ...] | None:
+    return None if seeds is None else studied.seeds(seeds if isinstance(seeds, int) else list(seeds))
 
 
 def _settings(settings: Settings | None, study: Study) -> Settings:
     settings = settings or Settings()
-    return settings if settings.threads else dataclasses.replace(settings, threads=study.threads)
+    return settings if settings.threads is not None else dataclasses.replace(settings, threads=study.threads)
 
 
-def _store(store: Store | str | Path) -> Store:
+def _store(store: AnyStore) -> Store:
     return store if isinstance(store, Store) else Store(Path(store))
 
 

@@ -88,5 +88,10 @@ class RunConfig:
 
     def identity(self, fingerprint: str) -> str:
         """A 16-digit hash of the configuration and the data it runs on: the run's name in the store."""
-        text = json.dumps([self.to_dict(), fingerprint], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return identity(self.to_dict(), fingerprint)
+
+
+def identity(config: Mapping[str, Any], fingerprint: str) -> str:
+    """`RunConfig.identity` of a configuration as plain JSON types."""
+    text = json.dumps([config, fingerprint], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,15 +1,17 @@
 """The results store: one sealed JSONL file per finished run, written in one piece or not at all."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.base.config import RunConfig
+from benchmarks.base.config import RunConfig, identity
 from benchmarks.base.environment import Provenance, provenance
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.files import replacing
@@ -91,10 +93,21 @@ class Store:
         """The identities of the runs that were begun and are not finished."""
         return frozenset(path.stem for path in (self.root / "checkpoints").glob("*.pt"))
 
+    def stored(self, pattern: str) -> frozenset[tuple[Path, int]]:
+        """The files whose names a glob matches, with when each was written: to tell later what has come since."""
+        return frozenset((path, path.stat().st_mtime_ns) for path in self.root.glob(pattern))
+
+    def check_exists(self) -> None:
+        """Raise `StoreError` where there is no store, which is most often a slip of the pen."""
+        if not self.root.is_dir():
+            raise StoreError(f"there are no results at {self.root}: `run` makes them, --results says where they are")
+
     def prepare(self) -> None:
-        """Make the directories, or say why they cannot be made."""
+        """Make the directories and see that they can be written to, or say why not."""
         try:
             (self.root / "checkpoints").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root / "checkpoints"):
+                pass
         except OSError as error:
             raise StoreError(f"cannot write results to {self.root}: {error.strerror or error}") from error
 
@@ -102,9 +115,9 @@ class Store:
         self, config: RunConfig, fingerprint: str, environment: Mapping[str, Any], epochs: Sequence[Epoch]
     ) -> Path:
         """Store a finished run, then drop its checkpoint. Until the file is whole, only the checkpoint exists."""
-        identity = config.identity(fingerprint)
+        name = config.identity(fingerprint)
         head = Head(
-            identity=identity,
+            identity=name,
             config=config.to_dict(),
             fingerprint=fingerprint,
             environment=dict(environment),
@@ -114,13 +127,13 @@ class Store:
         text = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         status = "diverged" if epochs and epochs[-1].diverged else "done"
         end = End(status=status, sha256=hashlib.sha256(text).hexdigest())
-        path = self.path(identity, provenance(environment))
+        path = self.path(name, provenance(environment))
         try:
             with replacing(path) as file:
                 file.write(text + msgspec.json.encode(end) + b"\n")
         except OSError as error:
             raise StoreError(f"{error.strerror or error}; the checkpoint is kept, run again to go on") from error
-        self.checkpoint(identity).unlink(missing_ok=True)
+        self.checkpoint(name).unlink(missing_ok=True)
         return path
 
     def scan(self) -> tuple[list[Result], list[Skipped]]:
@@ -144,30 +157,62 @@ def read(path: Path) -> Result:
     Raises:
         StoreError: it cannot be read, is no run of this benchmark, or is not what the benchmark wrote.
     """
-    try:
+    with _named(path):
         content = path.read_bytes()
+        head, end = _frame(path, content)
+        lines = _LINES.decode_lines(content)[1:-1]
+        epochs = tuple(one for one in lines if isinstance(one, Epoch))
+        if len(epochs) < len(lines):
+            raise ValueError("its lines are not a head, epochs and an end")
+    return Result(head.config, head.fingerprint, head.environment, epochs, end.status, path)
+
+
+def verified(path: Path) -> Head:
+    """The head of the run stored at `path`, once the rest is known to be as it was written; costs less than `read`.
+
+    Raises:
+        StoreError: as `read` does.
+    """
+    with _named(path):
+        head, end = _frame(path, path.read_bytes())
+    if not end.sha256:  # of the first format: what nothing seals is to be read
+        read(path)
+    return head
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of reading a file as `StoreError`, with its path."""
+    try:
+        yield
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        head, *epochs, end = _LINES.decode_lines(content)
-        if not (isinstance(head, Head) and isinstance(end, End) and all(isinstance(one, Epoch) for one in epochs)):
-            raise ValueError("its lines are not a head, epochs and an end")
-        if head.format > FORMAT:
-            raise ValueError(f"it is of format {head.format}, of a later version of the benchmark")
-        _check_seal(content, head, end)
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is not a run of this benchmark ({error}); remove it to run it again") from error
-    kept = tuple(one for one in epochs if isinstance(one, Epoch))
-    return Result(head.config, head.fingerprint, head.environment, kept, end.status, path)
+        raise StoreError(f"{path} is not a run of this benchmark ({error}); it is passed over") from error
 
 
-def _check_seal(content: bytes, head: Head, end: End) -> None:
-    """Raise `ValueError` if the lines above the end are not those that were written."""
-    if head.format == 1:
-        return
-    above = content[: content.rstrip(b"\n").rfind(b"\n") + 1]
-    if hashlib.sha256(above).hexdigest() != end.sha256:
+def _frame(path: Path, content: bytes) -> tuple[Head, End]:
+    """The first and the last line, once they go with the file's name and what is between them; else `ValueError`."""
+    lines = content.rstrip(b"\n")
+    cut = lines.rfind(b"\n") + 1
+    head, end = _LINES.decode(lines.partition(b"\n")[0]), _LINES.decode(lines[cut:])
+    if not (isinstance(head, Head) and isinstance(end, End)):
+        raise ValueError("its lines are not a head, epochs and an end")
+    if head.format > FORMAT:
+        raise ValueError(f"it is of format {head.format}, of a later version of the benchmark")
+    if (head.format > 1 or end.sha256) and hashlib.sha256(content[:cut]).hexdigest() != end.sha256:
         raise ValueError("it has been changed since it was written: its checksum differs")
+    last = _LINES.decode(content[: cut - 1].rpartition(b"\n")[2])
+    if end.status != ("diverged" if isinstance(last, Epoch) and last.diverged else "done"):
+        raise ValueError(f"its status {end.status!r} is not that of its last epoch")
+    name = identity(head.config, head.fingerprint)
+    if head.identity not in ("", name):
+        raise ValueError("its identity is not that of its configuration")
+    if head.format > 1:
+        name += f"-{provenance(head.environment).key}"
+    if path.stem != name:
+        raise ValueError(f"its name should be {name}.jsonl")
+    return head, end
 
 
 def comparable(path: Path) -> list[Any]:

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,16 +19,17 @@ class Progress:
     Args:
         total: runs to go.
         slots: how many run side by side.
-        shown: whether this process is the one that draws bars.
+        say: gets the lines; None shows nothing at all.
     """
 
-    def __init__(self, total: int, slots: int, *, shown: bool = True) -> None:
+    def __init__(self, total: int, slots: int, say: Callable[[str], None] | None) -> None:
+        self._say = say
         self._total = total
         self._finished = 0
         self._lock = threading.Lock()
         interactive = sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") != "dumb"
         self._bars: list[Any] = []
-        if tqdm is not None and interactive and shown and total:
+        if tqdm is not None and interactive and say is not None and total:
             self._bars = [tqdm(total=total, desc="runs", unit="run", position=0)]
             self._bars += [tqdm(unit="epoch", position=1 + slot, leave=False) for slot in range(slots)]
 
@@ -69,4 +71,5 @@ class Progress:
             if self._bars:
                 self._bars[0].update()
                 return
-            print(f"[{self._finished:{len(str(self._total))}}/{self._total}] {label}: {note}", flush=True)
+            if self._say is not None:
+                self._say(f"[{self._finished:{len(str(self._total))}}/{self._total}] {label}: {note}")

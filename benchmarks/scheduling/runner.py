@@ -1,16 +1,11 @@
-"""Runs what is missing of a study: in order, within a time budget, several side by side, on this machine or on Ray."""
+"""Trains planned runs: in order, several side by side, within a time budget, beside other processes on one store."""
 
-import contextlib
+import collections
 import dataclasses
-import queue
-import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import FrameType
-from typing import Literal
+from typing import Any
 
 import torch
 
@@ -18,221 +13,52 @@ from benchmarks.base import distributed, environment
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.records import Epoch, number
-from benchmarks.base.store import Result, Store, StoreError, read
+from benchmarks.base.store import Store, StoreError
+from benchmarks.scheduling.claims import Claim, Claims
+from benchmarks.scheduling.outcome import Outcome, Say, Stop
+from benchmarks.scheduling.plan import Planned
 from benchmarks.scheduling.progress import Progress
-from benchmarks.studies.study import Run
+from benchmarks.scheduling.settings import Settings
 from benchmarks.workloads import metrics
 
 Train = Callable[..., list[Epoch] | None]
+OnEpoch = Callable[[str, Epoch], None]
+"""Called with the label of a run and the record of each of its epochs, those of a checkpoint included."""
+
+# A device in this state refuses every further call of the process.
+_LOST = ("device-side assert", "illegal memory access", "unspecified launch failure", "uncorrectable ECC error")
 
 
-class SettingsError(BenchmarkError, ValueError):
-    """A device that does not exist, or several where one is needed."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How to run, none of which changes a result on the CPU.
-
-    Args:
-        data_dir: where the data sets lie.
-        devices: the devices to use, e.g. ``("cuda:0", "cuda:1")``.
-        jobs: runs side by side on each of them.
-        threads: CPU threads of each run; None leaves torch's choice.
-        budget: seconds after which to stop; None for no limit.
-        ray: address of a Ray cluster, ``"local"`` for one of this machine's own, None for no Ray.
-    """
-
-    data_dir: Path = Path("data")
-    devices: tuple[str, ...] = ("cpu",)
-    jobs: int = 1
-    threads: int | None = None
-    budget: float | None = None
-    ray: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Planned:
-    """A run with its name in the store, and what there is of it.
-
-    Args:
-        run: the run.
-        fingerprint: hash of its data.
-        identity: its name in the store.
-        state: whether it is done, begun or new.
-        files: where it lies if it is done: several if other code or another machine did it as well.
-        own: whether one of them was made by this code, torch, device and number of processes.
-    """
-
-    run: Run
-    fingerprint: str
-    identity: str
-    state: Literal["done", "begun", "new"]
-    files: tuple[Path, ...] = ()
-    own: bool = False
-
-    def result(self) -> Result | None:
-        """What came out, if it is done: the latest of several."""
-        return read(max(self.files, key=lambda path: path.stat().st_mtime)) if self.files else None
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What became of the runs asked for.
-
-    Args:
-        asked: how many there were to do.
-        finished: labels of those that are stored now.
-        stopped: labels of those that were stopped with their state saved.
-        failed: by label of those that failed, the traceback.
-        interrupted: whether somebody asked to stop.
-        fatal: why nothing more could be run.
-    """
-
-    asked: int = 0
-    finished: list[str] = dataclasses.field(default_factory=list)
-    stopped: list[str] = dataclasses.field(default_factory=list)
-    failed: dict[str, str] = dataclasses.field(default_factory=dict)
-    interrupted: bool = False
-    fatal: str | None = None
-
-    @property
-    def left(self) -> int:
-        """How many are neither finished nor failed."""
-        return self.asked - len(self.finished) - len(self.failed)
-
-    @property
-    def status(self) -> Literal["done", "failed", "stopped", "interrupted"]:
-        """How it ended: ``"stopped"`` and ``"interrupted"`` runs go on when they are asked for again."""
-        if self.interrupted:
-            return "interrupted"
-        return "stopped" if self.left else "failed" if self.failed else "done"
-
-    @property
-    def broken(self) -> bool:
-        """Whether nothing more can be run: no disk to write to, or an error while others wait for this process."""
-        return self.fatal is not None or (distributed.active() and bool(self.failed))
-
-    def add(self, other: "Outcome") -> None:
-        """Count what became of further runs; `other` has no `asked` of its own."""
-        self.finished += other.finished
-        self.stopped += other.stopped
-        self.failed |= other.failed
-        self.interrupted |= other.interrupted
-        self.fatal = self.fatal or other.fatal
-
-
-class Stop:
-    """Why and when to stop: a signal, the budget, or an error that would hit every run."""
-
-    def __init__(self, budget: float | None) -> None:
-        self._event = threading.Event()
-        self.deadline = None if budget is None else time.time() + budget
-        self.interrupted = False
-
-    def __call__(self) -> bool:
-        """Whether to stop."""
-        return self._event.is_set() or (self.deadline is not None and time.time() >= self.deadline)
-
-    def now(self) -> None:
-        """Stop at the next opportunity."""
-        self._event.set()
-
-    @property
-    def requested(self) -> bool:
-        """Whether somebody asked to stop, the budget aside."""
-        return self._event.is_set()
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Stop on Ctrl-C and on a polite kill; a second one ends the process at once.
-
-        Under torchrun it does not: torchrun passes on to its processes what the terminal has sent them already, and
-        kills those that do not end within half a minute.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self.interrupted:
-                if distributed.active():
-                    return
-                raise KeyboardInterrupt
-            self.interrupted = True
-            self.now()
-            print("\nstopping: the state of running runs is being saved (again to stop at once)", flush=True)
-
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-def plan(
-    runs: Sequence[Run],
+def execute(
+    todo: Sequence[Planned],
     store: Store,
     settings: Settings,
-    fingerprint: Callable[[RunConfig, Path], str],
-    *,
-    fresh: bool = False,
-) -> list[Planned]:
-    """The runs with their state in the store.
-
-    Args:
-        runs: what is asked for; equal ones have one identity, and need to be made once.
-        store: where the results are.
-        settings: where and how they would be made.
-        fingerprint: gives the hash of a run's data.
-        fresh: count as done only what this code, torch, device and number of processes have done.
-    """
-    device = torch.device(settings.devices[0])
-    finished = store.finished()
-    begun = store.begun()
-    planned: list[Planned] = []
-    for run in runs:
-        data = fingerprint(run.config, settings.data_dir)
-        identity = run.config.identity(data)
-        files = tuple(finished.get(identity, ()))
-        here = environment.here(device, run.config.modules)
-        own = store.path(identity, here) in files
-        done = own if fresh else bool(files)
-        state: Literal["done", "begun", "new"] = "done" if done else "begun" if identity in begun else "new"
-        planned.append(Planned(run, data, identity, state, files, own))
-    return planned
-
-
-def distinct(planned: Sequence[Planned]) -> list[Planned]:
-    """Of several that are the same run, the first."""
-    return list({one.identity: one for one in reversed(planned)}.values())[::-1]
-
-
-def execute(todo: Sequence[Planned], store: Store, settings: Settings, stop: Stop, train: Train) -> Outcome:
+    stop: Stop,
+    train: Train,
+    say: Say | None = print,
+    on_epoch: OnEpoch | None = None,
+) -> Outcome:
     """Train every planned run and store its records, until done or told to stop.
 
-    The processes of torchrun share each run: all of them are given the same runs, and the first one stores them.
+    A run that another process has claimed is passed over, and looked at again when nothing else is left. The processes
+    of torchrun share each run: all of them are given the same runs, and the first one claims and stores them.
+
+    Args:
+        todo: the runs, in order.
+        store: where the results go.
+        settings: where and how to run.
+        stop: asked after each step.
+        train: `benchmarks.training.engine.train`, or what stands in for it.
+        say: gets lines for people; None shows nothing.
+        on_epoch: called from the threads that train.
     """
-    outcome = Outcome()
-    waiting: queue.SimpleQueue[Planned] = queue.SimpleQueue()
-    for planned in todo:
-        waiting.put(planned)
     slots = [device for device in settings.devices for _ in range(settings.jobs)][: max(1, len(todo))]
-    with Progress(len(todo), len(slots), shown=distributed.rank() == 0) as progress, stop.on_signals():
-
-        def work(slot: int, device: torch.device) -> None:
-            if settings.threads is not None:
-                torch.set_num_threads(settings.threads)
-            while not outcome.broken and not distributed.anywhere(stop(), device):
-                try:
-                    planned = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                _one(planned, slot, device, store, settings.data_dir, stop, train, progress, outcome)
-
+    shown = say if distributed.rank() == 0 else None
+    threads_before = torch.get_num_threads()
+    with Progress(len(todo), len(slots), shown) as progress, stop.on_signals():
+        session = _Session(todo, store, settings, stop, train, progress, on_epoch)
         threads = [
-            threading.Thread(target=work, args=(slot, torch.device(device)), daemon=True)
+            threading.Thread(target=session.work, args=(slot, torch.device(device)), daemon=True)
             for slot, device in enumerate(slots)
         ]
         for thread in threads:
@@ -240,49 +66,140 @@ def execute(todo: Sequence[Planned], store: Store, settings: Settings, stop: Sto
         for thread in threads:
             while thread.is_alive():
                 thread.join(timeout=0.2)
+    torch.set_num_threads(threads_before)  # new threads would take over what the last one had
+    outcome = session.outcome
+    if shown is not None and session.claims.note is not None:
+        shown(f"note: {session.claims.note}")
     outcome.interrupted = stop.interrupted
     if not outcome.broken:
         outcome.interrupted = distributed.anywhere(stop.interrupted, torch.device(settings.devices[0]))
     return outcome
 
 
-def _one(
-    planned: Planned,
-    slot: int,
-    device: torch.device,
-    store: Store,
-    data_dir: Path,
-    stop: Stop,
-    train: Train,
-    progress: Progress,
-    outcome: Outcome,
-) -> None:
-    """Train one run and store it; an error ends this run, and all of them if it is the disk's."""
-    run = planned.run
-    progress.start(slot, run.label, run.config.epochs)
-    try:
-        records = train(
-            run.config,
-            data_dir=data_dir,
-            device=device,
-            checkpoint=store.checkpoint(planned.identity),
-            on_epoch=lambda record: progress.epoch(slot, record.epoch, note(run.config, [record])),
-            should_stop=stop,
-            on_step=lambda done, total: progress.step(slot, done, total),
-        )
-        if records is None:
-            outcome.stopped.append(run.label)
-            return
-        if distributed.rank() == 0:
-            store.write(run.config, planned.fingerprint, environment.describe(device, run.config.modules), records)
-        outcome.finished.append(run.label)
-        progress.finish(run.label, note(run.config, records))
-    except (StoreError, OSError) as error:
-        outcome.fatal = str(error)
-        stop.now()
-    except Exception:
-        outcome.failed[run.label] = traceback.format_exc()
-        progress.finish(run.label, "failed")
+@dataclasses.dataclass
+class _Session:
+    """What the threads of one call of `execute` share."""
+
+    todo: dataclasses.InitVar[Sequence[Planned]]
+    store: Store
+    settings: Settings
+    stop: Stop
+    train: Train
+    progress: Progress
+    on_epoch: OnEpoch | None
+
+    def __post_init__(self, todo: Sequence[Planned]) -> None:
+        self.outcome = Outcome(len(todo))
+        self.claims = Claims(self.store.root)
+        self._waiting = collections.deque(todo)
+        self._taken: collections.deque[Planned] = collections.deque()
+        self._side_by_side = min(self.settings.jobs, max(1, len(todo)))
+
+    def work(self, slot: int, device: torch.device) -> None:
+        """Make one run after the other."""
+        try:
+            if self.settings.threads is not None:
+                torch.set_num_threads(self.settings.threads)
+            for planned in self._next(device):
+                self._claimed(planned, slot, device)
+        except Exception as error:  # not of one run: it would hit the next one as well
+            self._give_up(error)
+
+    def _next(self, device: torch.device) -> Iterator[Planned]:
+        """The runs that wait, then once more those that others had claimed."""
+        for waiting in (self._waiting, self._taken):
+            while waiting:
+                if self.outcome.broken or distributed.anywhere(self.stop(), device):
+                    return
+                try:
+                    yield waiting.popleft()
+                except IndexError:  # another thread was faster
+                    return
+
+    def _claimed(self, planned: Planned, slot: int, device: torch.device) -> None:
+        """Make a run, unless another process is making it or has just made it."""
+        claim: Claim | None = None
+
+        def take() -> str | bool:
+            """Who has it, or whether it is still to be made."""
+            nonlocal claim
+            got = self.claims.take(planned.identity)
+            if isinstance(got, str):
+                return got
+            claim = got
+            return not self.store.stored(planned.files_done) - planned.seen
+
+        label = planned.run.label
+        try:
+            state = distributed.agreed(take)
+            if isinstance(state, str):
+                if label not in self.outcome.others:
+                    self._taken.append(planned)
+                self.outcome.others[label] = state
+                return
+            self.outcome.others.pop(label, None)
+            if state:
+                self._one(planned, slot, device)
+            else:
+                self.outcome.finished.append(label)
+                self.progress.finish(label, "made by another process")
+        finally:
+            if claim is not None:
+                claim.release()
+
+    def _one(self, planned: Planned, slot: int, device: torch.device) -> None:
+        """Train one run and store it; an error ends this run, and all of them if it would hit every one."""
+        run, config = planned.run, planned.run.config
+        self.progress.start(slot, run.label, config.epochs)
+        checkpoint = self.store.checkpoint(planned.identity)
+
+        def on_epoch(record: Epoch) -> None:
+            self.progress.epoch(slot, record.epoch, note(config, [record]))
+            if self.on_epoch is not None:
+                self.on_epoch(run.label, record)
+
+        try:
+            if planned.anew and distributed.rank() == 0:
+                checkpoint.unlink(missing_ok=True)
+            records = self.train(
+                config,
+                data_dir=self.settings.data_dir,
+                device=device,
+                checkpoint=checkpoint,
+                on_epoch=on_epoch,
+                should_stop=self.stop,
+                on_step=lambda done, total: self.progress.step(slot, done, total),
+            )
+            if records is None:
+                self.outcome.stopped.append(run.label)
+                return
+            if distributed.rank() == 0:
+                where = described(device, config, self._side_by_side)
+                self.store.write(config, planned.fingerprint, where, records)
+            self.outcome.finished.append(run.label)
+            self.progress.finish(run.label, note(config, records))
+        except (StoreError, OSError) as error:
+            self._give_up(error)
+        except Exception as error:
+            if any(sign in str(error) for sign in _LOST):
+                self._give_up(error)
+            self.outcome.failed[run.label] = failure(error)
+            self.progress.finish(run.label, "failed")
+
+    def _give_up(self, error: Exception) -> None:
+        """End the session."""
+        self.outcome.fatal = str(error) if isinstance(error, BenchmarkError | OSError) else failure(error)
+        self.stop.now()
+
+
+def described(device: torch.device, config: RunConfig, side_by_side: int) -> dict[str, Any]:
+    """Where a run was made, as this thread has just made it, and how many shared the device."""
+    return environment.describe(device, config.modules) | {"side_by_side": side_by_side}
+
+
+def failure(error: Exception) -> str:
+    """The message of an error that says itself what is wrong, else its traceback."""
+    return str(error) if isinstance(error, BenchmarkError) else "".join(traceback.format_exception(error)).rstrip()
 
 
 def note(config: RunConfig, records: Sequence[Epoch]) -> str:
@@ -293,27 +210,3 @@ def note(config: RunConfig, records: Sequence[Epoch]) -> str:
     seconds = sum(number(record.time.train_s) for record in records)
     key = metrics.metric(config.workload)
     return f"{key} {metrics.score(last, config.workload):.2f}, {seconds:.1f} s"
-
-
-def devices(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The devices of these names, or the best that there is."""
-    if names is None:
-        return ("cuda",) if torch.cuda.is_available() else ("cpu",)
-    for name in names:
-        try:
-            kind = torch.device(name).type
-        except RuntimeError as error:
-            raise SettingsError(f"--device: unknown device {name!r}: cpu, cuda or cuda:N") from error
-        if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-            raise SettingsError(f"--device: {name!r} is not available here")
-    return tuple(names)
-
-
-def one_device(names: Sequence[str] | None, threads: int | None = None) -> torch.device:
-    """The one device that time is measured on, with so many CPU threads from now on."""
-    found = devices(names)
-    if len(found) > 1:
-        raise SettingsError(f"--device {','.join(found)}: time is measured on one device")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.device(found[0])

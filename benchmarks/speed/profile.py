@@ -105,14 +105,12 @@ def measure(
             raise error
     starts, ends = zip(*(future.result() for future in futures), strict=True)
     seconds = (max(ends) - min(starts)) * epoch_steps / steps
-    work, _ = estimate._WORK.get(name, (None, 0)) if not case.config.workload_options else (None, 0)
+    work = estimate.flops_per_example(case.config)
     return {
-        "mode": case.mode,
-        "side by side": str(case.jobs),
         "s/epoch": seconds,
         "s/epoch/runs": seconds / case.jobs,
         "ms/step": 1e3 * seconds / epoch_steps,
-        "TFLOP/s": 1e3 * work * case.jobs / seconds if work else None,
+        "TFLOP/s": work * examples * case.jobs / seconds / 1e12 if work else None,
         "peak GB": torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None,
     }
 
@@ -157,9 +155,19 @@ def run(
     for mode in chosen:
         if mode not in modes(device):
             raise ProfileError(f"mode {mode} needs CUDA graphs: on {device} there are {', '.join(modes(device))}")
-    settings = {"batch_size": configs[0].batch_size, "optimizer": configs[0].optimizer, "steps": steps}
-    sheet = Sheet("Seconds per epoch", describe(device) | settings, output)
-    for config in configs:
-        cases = [Case(config, mode, count) for mode, count in itertools.product(chosen, jobs)]
-        sheet.add([measure(case, data_dir, device, steps, threads) for case in cases], workload=config.workload)
+    settings = {
+        "batch_size": configs[0].batch_size,
+        "optimizer": configs[0].optimizer,
+        "options": configs[0].workload_options or None,
+        "steps": steps,
+    }
+    where = describe(device)
+    if threads is not None:
+        where["threads"] = threads
+    sheet = Sheet("Seconds per epoch", where | settings, output, ("workload",))
+    for config, mode, count in itertools.product(configs, chosen, jobs):
+        case = Case(config, mode, count)
+        keys = {"workload": config.workload, "mode": mode, "side by side": str(count)}
+        if sheet.lacks(keys):
+            sheet.add(keys, [measure(case, data_dir, device, steps, threads)])
     return sheet.rows

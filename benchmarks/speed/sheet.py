@@ -1,7 +1,8 @@
 """Measurements as tables in Markdown, with the same numbers as JSON beside them; needs nothing but Python."""
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,37 +10,104 @@ from benchmarks.base.files import replacing
 
 Row = Mapping[str, Any]
 
+_OF_THE_CALL = frozenset({"command", "commit"})  # facts on which no number depends: `sources` stands for the code
+
 
 class Sheet:
-    """Tables that are shown and written as they come, so that whatever ends the measuring leaves what was measured.
+    """Tables that are written row by row, so that the next call goes on where something ended this one.
+
+    Rows that `output` has already are kept and not measured again, if they were made under equal facts (the device, the
+    sources, the settings); if not, the sheet begins anew.
 
     Args:
         title: the heading.
         facts: what the numbers depend on: device, versions, settings.
-        output: a Markdown file; the JSON goes beside it. None writes nothing.
+        output: a Markdown file; the JSON goes beside it. None writes nothing, and so keeps nothing.
+        headings: the columns by which rows are put into tables; their values are a table's heading.
     """
 
-    def __init__(self, title: str, facts: Mapping[str, Any], output: Path | None) -> None:
+    def __init__(self, title: str, facts: Mapping[str, Any], output: Path | None, headings: Sequence[str] = ()) -> None:
         self.rows: list[dict[str, Any]] = []
+        self._title, self._headings, self._output = title, tuple(headings), output
         self._facts = dict(facts)
-        self._output = output
-        self._text = [f"# {title}", "\n".join(f"- {key}: {value}" for key, value in facts.items() if value is not None)]
-        print("\n\n".join(self._text), flush=True)
+        self._notes: list[str] = []
+        print(f"# {title}\n\n{self._list()}", flush=True)
+        self._take_over()
 
-    def add(self, rows: Sequence[Row], **keys: str) -> None:
-        """Show and write a table; `keys` tell its rows from those of the other tables, and make its heading."""
-        self.rows += [{**keys, **row} for row in rows]
-        self.say(f"## {', '.join(keys.values())}\n\n{table(rows)}")
+    def fact(self, name: str, measure: Callable[[], Any]) -> Any:
+        """A fact that is measured once: that of the rows that were taken over, if there are any."""
+        if name not in self._facts:
+            self._facts[name] = measure()
+            print(f"- {name}: {self._facts[name]}", flush=True)
+        return self._facts[name]
+
+    def lacks(self, keys: Mapping[str, str]) -> bool:
+        """Whether no row with these keys is there."""
+        return not any(keys.items() <= row.items() for row in self.rows)
+
+    def add(self, keys: Mapping[str, str], found: Sequence[Row]) -> None:
+        """Show and write rows; `keys` are their first columns."""
+        before = self.rows[-1] if self.rows else None
+        rows = [{**keys, **row} for row in found]
+        self.rows += rows
+        lines = table([self._shown(row) for row in rows]).splitlines()
+        if before is None or self._heading(before) != self._heading(rows[0]):
+            print(f"\n{self._heading(rows[0])}".rstrip() + "\n", flush=True)
+        else:
+            lines = lines[2:]  # it goes on with the table above
+        print("\n".join(lines), flush=True)
+        self._write()
 
     def say(self, text: str) -> None:
-        """Show and write a paragraph."""
-        self._text.append(text)
+        """Show a paragraph, and write it below the tables."""
+        self._notes.append(text)
         print(f"\n{text}", flush=True)
-        if self._output is not None:
-            content = json.dumps({"environment": self._facts, "rows": self.rows}, indent=1)
-            for path, text in ((self._output, "\n\n".join(self._text)), (self._output.with_suffix(".json"), content)):
-                with replacing(path) as file:
-                    file.write(f"{text}\n".encode())
+        self._write()
+
+    def _take_over(self) -> None:
+        """Keep what an earlier call has measured."""
+        path = None if self._output is None else self._output.with_suffix(".json")
+        if path is None or not path.is_file():
+            return
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            facts, rows = saved["environment"], [dict(row) for row in saved["rows"]]
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"\n{path} is no sheet ({error!r}): it is begun anew", flush=True)
+            return
+        differing = {key for key, value in self._facts.items() if key not in _OF_THE_CALL and facts.get(key) != value}
+        if differing:
+            print(f"\n{path} was measured with other {', '.join(sorted(differing))}: it is begun anew", flush=True)
+            return
+        self.rows, self._facts = rows, facts | self._facts
+        print(f"\n{path} has {len(rows)} rows, which are not measured again; remove it to start over", flush=True)
+
+    def _list(self) -> str:
+        return "\n".join(f"- {key}: {value}" for key, value in self._facts.items() if value is not None)
+
+    def _heading(self, row: Row) -> str:
+        return f"## {', '.join(str(row[name]) for name in self._headings)}" if self._headings else ""
+
+    def _shown(self, row: Row) -> Row:
+        return {key: value for key, value in row.items() if key not in self._headings}
+
+    def _tables(self) -> Iterable[str]:
+        ordered = sorted(self.rows, key=lambda row: self._first(row))
+        for heading, rows in itertools.groupby(ordered, self._heading):
+            yield f"{heading}\n\n{table([self._shown(row) for row in rows])}".lstrip()
+
+    def _first(self, row: Row) -> int:
+        """Where the table begins that a row belongs to: a call that goes on may add to any of them."""
+        return next(i for i, other in enumerate(self.rows) if self._heading(other) == self._heading(row))
+
+    def _write(self) -> None:
+        if self._output is None:
+            return
+        markdown = "\n\n".join([f"# {self._title}", self._list(), *self._tables(), *self._notes])
+        content = json.dumps({"environment": self._facts, "rows": self.rows}, indent=1)
+        for path, text in ((self._output, markdown), (self._output.with_suffix(".json"), content)):
+            with replacing(path) as file:
+                file.write(f"{text}\n".encode())
 
 
 def table(rows: Sequence[Row]) -> str:

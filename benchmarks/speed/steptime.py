@@ -197,7 +197,7 @@ def measure(candidates: Sequence[Contender], params: list[Parameter], rounds: in
     labels = list(optimizers)
     for i in range(rounds):
         for label in labels[i % len(labels) :] + labels[: i % len(labels)]:
-            host, device = _time(optimizers[label].step, cuda=cuda)
+            host, device = timed(optimizers[label].step, cuda=cuda)
             times[label].host.append(host)
             times[label].device.append(device)
     return times
@@ -211,7 +211,7 @@ def _share(optimizer: torch.optim.Optimizer, shared: dict[tuple[Tensor, str], Te
                 state[name] = shared.setdefault((param, name), value)
 
 
-def _time(step: Callable[[], Any], *, cuda: bool) -> tuple[float, float]:
+def timed(step: Callable[[], Any], *, cuda: bool) -> tuple[float, float]:
     """Seconds until `step` returns, and seconds of work on the device."""
     if cuda:
         torch.cuda.synchronize()
@@ -296,7 +296,7 @@ def copy_bandwidth(device: torch.device, rounds: int) -> float:
     source = torch.ones(100_000_000, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
-    seconds = [_time(lambda: target.copy_(source), cuda=source.is_cuda)[1] for _ in range(rounds)]
+    seconds = [timed(lambda: target.copy_(source), cuda=source.is_cuda)[1] for _ in range(rounds)]
     return 2 * source.nbytes / min(seconds)
 
 
@@ -353,20 +353,23 @@ def run(
         output: a Markdown file for the tables; the numbers go beside it as JSON.
     """
     lists, members = known(lists, LISTS, "list"), known(members, MEMBERS, "member")
-    bandwidth = copy_bandwidth(device, max(5, rounds // 2))
-    sheet = Sheet(
-        "Step time", describe(device) | {"copy_bandwidth_gb_s": round(bandwidth / 1e9, 1), "rounds": rounds}, output
-    )
+    sheet = Sheet("Step time", describe(device) | {"rounds": rounds}, output, ("list", "member"))
+    gigabytes = sheet.fact("copy_bandwidth_gb_s", lambda: round(copy_bandwidth(device, max(5, rounds // 2)) / 1e9, 1))
     for shapes in lists:
         params = [Parameter(torch.randn(shape, device=device)) for shape in LISTS[shapes]()]
         for param in params:
             param.grad = torch.randn_like(param)
         for name in members:
-            member = MEMBERS[name]
-            candidates = contenders(member, PARTIALS.get(name, (1 / 8,)))
-            times = measure(candidates, params, rounds)
-            floor = floor_bytes(create(name, params, lr=LR, **member.options), params)
-            sheet.add(list(rows(times, candidates, floor, bandwidth)), list=shapes, member=name)
+            sheet.measure({"list": shapes, "member": name}, lambda: _compared(name, params, rounds, 1e9 * gigabytes))
             gc.collect()
     sheet.say(slower(sheet.rows))
     return sheet.rows
+
+
+def _compared(name: str, params: list[Parameter], rounds: int, bandwidth: float) -> list[dict[str, Any]]:
+    """The rows of a member on some parameters."""
+    member = MEMBERS[name]
+    candidates = contenders(member, PARTIALS.get(name, (1 / 8,)))
+    times = measure(candidates, params, rounds)
+    floor = floor_bytes(create(name, params, lr=LR, **member.options), params)
+    return list(rows(times, candidates, floor, bandwidth))

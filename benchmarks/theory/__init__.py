@@ -6,3 +6,5 @@ TITLES = {
     "width": "The learning rate that belongs to p, by width, and carried from Adam's (seven minutes)",
 }
 """The studies that are not made of training runs, by name."""
+WITH_DATA = ("width",)
+"""Those that need the folder of the data sets."""

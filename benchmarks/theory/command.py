@@ -1,6 +1,5 @@
 """What the command line needs of the studies that are one run each: names, how to run and to report on them."""
 
-import argparse
 import importlib.metadata
 from pathlib import Path
 from types import ModuleType
@@ -11,69 +10,54 @@ from benchmarks.base import distributed
 from benchmarks.base.environment import describe
 from benchmarks.base.store import Store
 from benchmarks.studies.study import StudyError
-
-_MEANINGLESS = {
-    "only": None,
-    "seeds": None,
-    "time_budget": None,
-    "jobs_per_device": 1,
-    "ray": None,
-    "dry_run": False,
-    "force": False,
-    "data_dir": Path("data"),
-}
-_WITH_DATA = ("width",)  # their `run` takes the folder of the data sets
+from benchmarks.theory import WITH_DATA
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run a study and report on it: always anew, in this process, on one thread unless told otherwise.
+def run(name: str, results: Path, output: Path | None = None, *, data_dir: Path, threads: int | None = None) -> None:
+    """Run a study and report on it: always anew, in this process, on the CPU.
 
     Args:
-        options: those of the command line's `run`; what means nothing here is refused.
+        name: of the study, a key of `benchmarks.theory.TITLES`.
+        results: the results store, which gets its record.
+        output: where the report goes; ``report/`` in the store for None.
+        data_dir: where the data sets lie, for the study that needs one.
+        threads: CPU threads; None is one.
     """
-    name = options.study
-    for option, default in _MEANINGLESS.items():
-        if option == "data_dir" and name in _WITH_DATA:
-            continue
-        if getattr(options, option) != default:
-            said = f"--{option.replace('_', '-')}"
-            raise StudyError(f"{said} means nothing to {name}: it is one short run on fixed data, always done anew")
-    if options.device not in (None, ("cpu",)):
-        raise StudyError(f"--device {','.join(options.device)}: {name} runs on the CPU; give cpu or nothing")
     if distributed.launched():
         raise StudyError(f"{name} is the work of one process: call it by `python -m benchmarks`, not by torchrun")
     study, _ = _modules(name)
-    Store(options.results).prepare()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(options.threads or 1)
+    Store(results).prepare()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or 1)
     try:
         versions = {package: importlib.metadata.version(package) for package in ("numpy", "scipy", "scikit-learn")}
-        folder = (options.data_dir,) if name in _WITH_DATA else ()
+        folder = (data_dir,) if name in WITH_DATA else ()
         record = study.run(describe(torch.device("cpu")) | versions, *folder)
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
     from benchmarks.theory.record import save
 
-    save(options.results / f"{name}.json", record)
-    report(name, options)
+    save(results / f"{name}.json", record)
+    report(name, results, output)
 
 
-def report(name: str, options: argparse.Namespace) -> None:
+def report(name: str, results: Path, output: Path | None = None) -> None:
     """Write the report on what the store has of a study, print its main tables and the page's path.
 
     Args:
         name: of the study.
-        options: those of the command line's `run` or `report`.
+        results: the results store.
+        output: where the report goes; ``report/`` in the store for None.
     """
     study, shown = _modules(name)
 
     from benchmarks.theory.publish import write
     from benchmarks.theory.record import load
 
-    record = load(study.Record, options.results / f"{name}.json", f"`python -m benchmarks run {name}` makes it")
+    record = load(study.Record, results / f"{name}.json", f"`python -m benchmarks run {name}` makes it")
     tables = shown.tables(record)
-    directory = options.output or options.results / "report"
+    directory = output or results / "report"
     path = write(shown.report(record), tables, shown.figures(record), directory)
     for table in tables:
         if table.headline:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import cli
+from benchmarks import cli, session
 from benchmarks.training.engine import train
 
 STUDY = """
@@ -117,10 +117,10 @@ def test_an_interrupted_study_has_its_own_exit_code(call, monkeypatch):
         should_stop.now()
         return train(config, should_stop=should_stop, **rest)
 
-    monkeypatch.setattr(cli, "train", interrupted)
+    monkeypatch.setattr(session, "train", interrupted)
     assert run(call)[0] == 130
     assert "resume  sgd/seed0" in run(call, "--dry-run")[1]
-    monkeypatch.setattr(cli, "train", train)
+    monkeypatch.setattr(session, "train", train)
     assert run(call)[0] == 0
 
 
@@ -132,7 +132,7 @@ def test_a_failed_run_is_shown_at_the_end(call, monkeypatch):
             raise RuntimeError("out of memory")
         return train(config, **rest)
 
-    monkeypatch.setattr(cli, "train", fragile)
+    monkeypatch.setattr(session, "train", fragile)
     code, out = run(call)
     assert code == 1
     assert "sgd/seed0 failed" in out
@@ -142,7 +142,7 @@ def test_a_failed_run_is_shown_at_the_end(call, monkeypatch):
 
 def test_a_tuned_study_runs_both_stages(call):
     """Two trials for each optimizer, then the chosen setting over all seeds; only the latter are in the results."""
-    assert "these are the trials; 2 chosen settings × 2 seeds follow" in run(call, "--dry-run", study="tuned.toml")[1]
+    assert "these are the trials; 4 runs of the chosen settings follow" in run(call, "--dry-run", study="tuned.toml")[1]
     code, out = run(call, study="tuned.toml")
     assert code == 0
     assert out.count("4 of 4 runs to do") == 2
@@ -157,6 +157,10 @@ def test_a_tuned_study_runs_both_stages(call):
     [
         (("run", "quik"), "unknown study 'quik'; did you mean 'quick'"),
         (("report", "quik"), "unknown study 'quik'"),
+        (("run", "study.toml", "--device", "gpu9"), "unknown device 'gpu9': cpu, cuda or cuda:N"),
+        (("report", "study.toml", "--results", "runz"), "there are no results at runz"),
+        (("run", "regret", "--seeds", "2"), "--seeds means nothing to regret"),
+        (("run", "regret", "--device", "cuda"), "regret runs on the CPU"),
         (("run", "study.toml", "--only", "padm"), "matches no run; did you mean 'padam'"),
         (("run", "study.toml", "--results", "study.toml"), "cannot write results to study.toml"),
     ],
@@ -175,7 +179,6 @@ def test_bad_input_is_an_error_without_a_traceback(call, arguments, message):
         ("--seeds", "0"),
         ("--seeds", "many"),
         ("--seeds", "1,1"),
-        ("--device", "gpu9"),
         ("--time-budget", "-1"),
         ("--jobs-per-device", "0"),
         ("--threads", "two"),

@@ -89,6 +89,8 @@ def test_what_goes_wrong_in_a_thread_is_told(tmp_path, monkeypatch):
         (("--workloads", "text-lstm"), "unknown option 'width' of text-lstm"),
         (("--batch-size", "20"), "an epoch has 5 steps of 20, too few to time"),
         (("--device", "cpu,cpu"), "one device"),
+        (("--workloads", "cifar10-vgg"), "did you mean 'cifar10-vgg16'?"),
+        (("--modes", "graph"), "unknown mode 'graph'"),
     ],
 )
 def test_bad_input(call, arguments, message):
@@ -98,16 +100,8 @@ def test_bad_input(call, arguments, message):
     assert message in shown
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--workloads", "cifar10-vgg"), "did you mean 'cifar10-vgg16'?"),
-        (("--modes", "graph"), "unknown 'graph'"),
-        (("--jobs", "1,0"), "at least 1"),
-    ],
-)
-def test_bad_options(call, arguments, message, capsys):
+def test_bad_options(call, capsys):
     """Argparse's own exit, code 2."""
     with pytest.raises(SystemExit, match="2"):
-        call(*arguments)
-    assert message in capsys.readouterr().err
+        call("--jobs", "1,0")
+    assert "at least 1" in capsys.readouterr().err

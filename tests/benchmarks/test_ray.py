@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks import studies
 from benchmarks.base import store
 from benchmarks.base.store import Store
 from benchmarks.scheduling import cluster, runner
-from benchmarks.scheduling.runner import Settings, Stop
+from benchmarks.scheduling.outcome import Stop
+from benchmarks.scheduling.plan import plan
+from benchmarks.scheduling.settings import Settings
 from benchmarks.training.engine import train
 from benchmarks.workloads import fingerprint
 
@@ -53,16 +54,10 @@ def test_two_workers_fill_the_same_store(tmp_path):
     assert process.returncode == 0, process.stdout + process.stderr
     assert "[2/2] padam/seed" in process.stdout
     runs = studies.load(str(tmp_path / "study.toml")).runs()
-    threads = torch.get_num_threads()
-    cluster.execute(
-        runner.plan(runs, places["alone"], data, fingerprint),
-        places["alone"],
-        Settings(data, threads=1),
-        Stop(None),
-        train,
-    )
-    torch.set_num_threads(threads)
-    assert {one.state for one in runner.plan(runs, places["ray"], data, fingerprint)} == {"done"}
+    settings = Settings(data, threads=1)
+    runner.execute(plan(runs, places["alone"], settings, fingerprint), places["alone"], settings, Stop(None), train)
+    assert {one.state for one in plan(runs, places["ray"], settings, fingerprint)} == {"done"}
+    assert not list((places["ray"].root / "claims").iterdir())
     for path in places["alone"].root.glob("*.jsonl"):
         assert store.comparable(places["ray"].root / path.name) == store.comparable(path)
 
@@ -71,4 +66,4 @@ def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
     """--ray on a machine that has none."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(cluster.ClusterError, match=r"partial-adaptive\[ray\]"):
-        cluster.execute([], Store(tmp_path), Settings(tmp_path, ray="local"), Stop(None), lambda: None)
+        cluster.execute([], Store(tmp_path), Settings(tmp_path, ray="local"), Stop(None), train)

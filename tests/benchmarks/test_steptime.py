@@ -146,23 +146,29 @@ def test_command(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--lists", "resnet"), "unknown 'resnet'; did you mean 'resnet18'?"),
-        (("--members", "padm"), "unknown 'padm'; did you mean 'padam'?"),
         (("--rounds", "0"), "at least 1"),
         (("--output", "table.txt"), "must end in .md"),
     ],
 )
-def test_bad_input(arguments, message, capsys):
-    """Exit code 2, and what was probably meant."""
+def test_bad_options(arguments, message, capsys):
+    """Argparse's own exit, code 2, and what is allowed."""
     with pytest.raises(SystemExit, match="2"):
         cli.main(["steptime", *arguments])
     assert message in capsys.readouterr().err
 
 
-def test_one_device_at_a_time(capsys):
-    """Times of several devices are several tables."""
-    assert cli.main(["steptime", "--device", "cpu,cpu"]) == 2
-    assert "one device" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--lists", "resnet"), "unknown list 'resnet'; did you mean 'resnet18'?"),
+        (("--members", "padm"), "unknown member 'padm'; did you mean 'padam'?"),
+        (("--device", "cpu,cpu"), "one device"),  # times of several devices are several tables
+    ],
+)
+def test_unknown_names(arguments, message, capsys):
+    """Exit code 2 and one line that says what was probably meant."""
+    assert cli.main(["steptime", *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_table_of_numbers_and_gaps():
