@@ -24,6 +24,7 @@ Unit = Literal["steps", "epochs", "seconds"]
 _FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
 _LEVEL = 0.05
 _WIDEST = 12  # arms with a column each
+_MOST = 40  # arms that are tested pair by pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,19 +118,21 @@ def within(multiples: Sequence[float], factor: float) -> float:
     return sum(one <= factor for one in multiples) / len(multiples)
 
 
+def tested(problem: Problem) -> dict[str, list[float]]:
+    """The final scores of the arms that can be tested: with at least two runs, none of which diverged."""
+    scores = {arm: list(one.scores().values()) for arm, one in problem.arms.items() if not one.diverged}
+    return {arm: values for arm, values in scores.items() if len(values) > 1}
+
+
 def outcomes(found: Sequence[Problem]) -> dict[tuple[str, str], list[int]]:
     """For each pair of arms, by problem that both ran on: 1 if the first is better, -1 if it is worse, 0 if undecided.
 
     Better and worse are said where Welch's interval excludes 0 and Holm's p is below 0.05, all pairs on all problems
-    being one family. An arm with less than two runs, or of which one diverged, is not compared.
+    being one family. Only what is `tested`.
     """
     tests = []
     for one in found:
-        values = {
-            arm: list(series.scores().values())
-            for arm, series in one.arms.items()
-            if not series.diverged and len(series.scores()) > 1
-        }
+        values = tested(one)
         for first, second in itertools.combinations(values, 2):
             tests.append((first, second, sign(one.workload), welch(values[first], values[second])))
     adjusted = holm([test.p for *_, test in tests])
@@ -148,8 +151,7 @@ def tables(reports: Sequence[Report]) -> list[Table]:
     found = problems(reports)
     titles = _titles(found)
     tables = [_profile(found, titles, unit) for unit in _units(found)]
-    wins = outcomes(found)
-    return [*tables, _matrix(found, titles, wins)] if _shown(found, wins) else tables
+    return [*tables, _matrix(found, titles, outcomes(found))] if _shown(found) else tables
 
 
 def _units(found: Sequence[Problem]) -> list[Unit]:
@@ -162,10 +164,10 @@ def _units(found: Sequence[Problem]) -> list[Unit]:
     return units
 
 
-def _shown(found: Sequence[Problem], wins: Mapping[tuple[str, str], Sequence[int]]) -> bool:
-    """Whether the matrix says something that the comparison with the reference does not."""
-    arms = len({arm for pair in wins for arm in pair})
-    return arms > 2 and (len(found) > 1 or arms <= _WIDEST)
+def _shown(found: Sequence[Problem]) -> bool:
+    """Whether the matrix says something that the comparison with the reference does not, and can be read."""
+    arms = len({arm for one in found for arm in tested(one)})
+    return 2 < arms <= (_MOST if len(found) > 1 else _WIDEST)
 
 
 def _titles(found: Sequence[Problem]) -> dict[str, str]:
@@ -254,9 +256,9 @@ def figures(reports: Sequence[Report]) -> list[Figure]:
     found = problems(reports)
     titles = _titles(found)
     drawn = [_drawn_profile(found, titles, unit) for unit in _units(found)]
-    wins = outcomes(found)
+    wins = outcomes(found) if _shown(found) else {}
     decided = any(any(verdicts) for verdicts in wins.values())
-    return [*drawn, _drawn_matrix(titles, wins)] if decided and _shown(found, wins) else drawn
+    return [*drawn, _drawn_matrix(titles, wins)] if decided else drawn
 
 
 def _drawn_profile(found: Sequence[Problem], titles: Mapping[str, str], unit: Unit) -> Figure:

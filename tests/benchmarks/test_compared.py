@@ -377,6 +377,12 @@ def test_what_cannot_be_tested_is_not_counted():
     assert any("Nadam (digits-mlp)" in note for note in matrix.notes)
 
 
+def test_a_large_grid_has_no_matrix():
+    """Hundreds of arms are not tested pair by pair: nobody reads it, and nothing would be decided."""
+    arms = [series(arm(f"sgd,lr={i}", point={"lr": i}), [90.0], [91.0]) for i in range(13)]
+    assert profiles.tables([report(*arms)]) == profiles.figures([report(*arms)]) == []
+
+
 def test_several_studies_are_one_comparison():
     """Workloads of several studies stand side by side under the study's name; a single study has its own tables."""
     first, second = over_workloads(spread=0.1), over_workloads(spread=0.1, name="second")
