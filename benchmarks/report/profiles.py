@@ -109,7 +109,7 @@ def machines(problem: Problem) -> set[tuple[str, ...]]:
 
 def _machine(run: Result) -> tuple[str, ...]:
     mode = run.epochs[-1].time.mode if run.epochs else None
-    where = [run.environment.get(key) for key in ("device", "threads", "processes", "jobs")]
+    where = [run.environment.get(key) or 1 for key in ("device", "threads", "processes", "side_by_side")]
     return tuple(map(str, [mode, *where]))
 
 

@@ -15,6 +15,7 @@ from benchmarks.report.groups import Group, groups, measure, score, sign, stem, 
 from benchmarks.report.results import Report, Series
 from benchmarks.report.statistics import pooled_sd
 from benchmarks.report.table import Cell, Column, Row, Table
+from benchmarks.studies.tuning import is_number
 from benchmarks.workloads import metrics
 
 _LEAST = 3  # learning rates, for a line
@@ -121,7 +122,7 @@ def lines(report: Report, workload: str) -> list[Line]:
 
 def _by_partial(candidates: Sequence[Series]) -> Mapping[float | None, Sequence[Series]]:
     """The candidates by p, where p is an axis and there are enough learning rates at each; else all under None."""
-    candidates = [one for one in candidates if isinstance(one.arm.config.hyper.get("lr"), float)]
+    candidates = [one for one in candidates if is_number(one.arm.config.hyper.get("lr"))]
     found: dict[float | None, list[Series]] = {}
     for one in candidates:
         found.setdefault(one.arm.point.get("partial"), []).append(one)
@@ -231,7 +232,7 @@ def _sensitivity(report: Report, workload: str, there: Sequence[Line]) -> Table:
         "were drawn anew for each learning rate, one that does worse than another farther from the best is left out. "
         "Best lr is set off where it is the smallest or largest tried: a better one may lie beyond.",
         "At lr / 2 and × 2: the score at half and twice the best learning rate, in brackets its change; interpolated "
-        "in the logarithm between the neighbours tried, and no better than those are close. Not measured: outside of "
+        "in the logarithm between the neighbours tried, so only as exact as those are near. Not measured: outside of "
         "what was tried. Diverged: a neighbour did.",
         f"Near-optimal: the decades of learning rate around the best (1 is a factor of 10) with a score within {source}"
         "; ≥ where the range reaches the end of what was tried.",

@@ -301,10 +301,11 @@ def test_most_seeds_must_reach_the_target():
     assert profiles.cost(series(arm("sgd"), [90.0], [90.0], [math.nan]), 90.0, "steps") == 10
 
 
-def test_seconds_compare_on_one_machine_only():
-    """A workload whose runs were made on two devices is left out of the seconds, by name; steps stay."""
+@pytest.mark.parametrize("odd", [{"device": "another"}, {"side_by_side": 4}, {"threads": 2}])
+def test_seconds_compare_on_one_machine_only(odd):
+    """A workload whose runs were made on two devices or under other load is left out of the seconds; steps stay."""
     found = over_workloads()
-    odd = series(arm("text-lstm/padam", "padam", "text-lstm"), (3.0, 2.5), device="another")
+    odd = series(arm("text-lstm/padam", "padam", "text-lstm"), (3.0, 2.5), **odd)
     third = [
         series(arm(f"fashion-cnn/{label}", label, "fashion-cnn"), (90.0, 91.0)) for label in ("sgd", "adam", "padam")
     ]
