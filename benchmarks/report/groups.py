@@ -36,7 +36,7 @@ def groups(report: Report) -> list[Group]:
     found: dict[str, list[Series]] = {}
     for one in report.trials or report.series:
         found.setdefault(one.arm.group, []).append(one)
-    names = {key: _title(candidates[0]) for key, candidates in found.items()}
+    names = {key: candidates[0].arm.entry for key, candidates in found.items()}
     places = {key: candidates[0].arm.config.workload for key, candidates in found.items()}
     shared = Counter((places[key], name) for key, name in names.items())
     return [
@@ -53,11 +53,6 @@ def groups(report: Report) -> list[Group]:
 def workloads(report: Report) -> list[str]:
     """The workloads on which something was tried, of a tuned study also before anything is chosen."""
     return list(dict.fromkeys(group.workload for group in groups(report)))
-
-
-def _title(one: Series) -> str:
-    """The title of an arm without its place on the axes, which ends it in brackets."""
-    return one.arm.title.rpartition(" (")[0] if one.arm.point else one.arm.title
 
 
 def score(one: Series) -> float:

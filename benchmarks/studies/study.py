@@ -7,7 +7,6 @@ from typing import Any
 
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError, nearest
-from benchmarks.training import optimizers
 
 
 class StudyError(BenchmarkError, ValueError):
@@ -39,7 +38,12 @@ class Arm:
         """The arm that trains this candidate's setting on the whole training set."""
         if self.refit is None:
             raise ValueError(f"{self.label} is not a candidate of a tuned study")
-        return Arm(self.group, optimizers.find(self.config.optimizer).title, self.refit, self.group, None, self.point)
+        return Arm(self.group, self.entry, self.refit, self.group, None, self.point)
+
+    @property
+    def entry(self) -> str:
+        """The title of its entry: its own without the place on the axes, which ends it in brackets."""
+        return self.title.rpartition(" (")[0] if self.point else self.title
 
 
 @dataclasses.dataclass(frozen=True)
