@@ -47,7 +47,7 @@ def arm(
         workload=workload, optimizer=optimizer, hyper={"lr": 0.1, "of": label, **(point or {})}, epochs=2, split=split
     )
     title = optimizer.title() + (" (…)" if point else "")
-    return Arm(label, title, config, group or label.partition(",")[0], None, point or {})
+    return Arm(label, title, config, group or label.partition(",")[0], None, point or {}, optimizer.title())
 
 
 def series(one: Arm, *runs: Curve, seconds: float = 1.0, **environment: Any) -> Series:

@@ -1,12 +1,12 @@
 """How many seeds a study needs, as the command says it."""
 
 import pytest
+from stored import HEAD, fill, load
 
 from benchmarks import cli
 from benchmarks.base.store import Store
 from benchmarks.report.planning import PlanningError, plan
 from benchmarks.report.power import seeds_needed
-from tests.benchmarks.stored import HEAD, fill, load
 
 STUDY = HEAD + '[[runs]]\noptimizer = ["sgd", "adam", "padam"]\n'
 

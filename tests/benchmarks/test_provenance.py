@@ -3,13 +3,13 @@
 import os
 
 import pytest
+from stored import HEAD, fill, load
 
 from benchmarks import cli
 from benchmarks.base.store import Store
 from benchmarks.report import compare, tables
 from benchmarks.report.compare import VersionError
 from benchmarks.report.results import collect
-from tests.benchmarks.stored import HEAD, fill, load
 
 STUDY = HEAD + '[[runs]]\noptimizer = ["sgd", "adam"]\n'
 OLD, NEW = {"sources": "aaaa", "commit": "c1"}, {"sources": "bbbb", "commit": "c2"}

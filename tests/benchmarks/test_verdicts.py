@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
+from stored import ENVIRONMENT, HEAD, fill, load, records
 
 from benchmarks import session
 from benchmarks.base.store import Store
 from benchmarks.report import tables, verdicts
 from benchmarks.report.results import collect
 from benchmarks.studies.study import StudyError
-from tests.benchmarks.stored import ENVIRONMENT, HEAD, fill, load, records
 
 TWO = (
     HEAD.replace('"sgd"', '"adam-high"')
