@@ -75,7 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="tables, figures and a page of finished runs")
     command.set_defaults(command=_report)
     command.add_argument("studies", nargs="+", metavar="study", help="names of `list`, or paths of .toml files")
+    command.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="two versions of the code instead: starts of commits or sources"
+    )
     _add_places(command)
+
+    command = commands.add_parser("seeds", help="how many seeds a study needs to find a difference")
+    command.set_defaults(command=_seeds_needed)
+    command.add_argument("study", help="a name of `list`, or the path of a .toml file")
+    command.add_argument("--difference", type=_positive, required=True, metavar="D", help="of final scores")
+    command.add_argument("--sd", type=_positive, metavar="S", help="over seeds (that of finished runs)")
+    command.add_argument("--results", type=Path, default=Path("runs"), metavar="DIR", help="the results store (runs/)")
 
     command = commands.add_parser("steptime", help="how long a step of each member takes, beside torch.optim's")
     command.set_defaults(command=_steptime)
@@ -208,8 +218,22 @@ def _report(options: argparse.Namespace) -> int:
             from benchmarks.theory import command
 
             command.report(name, options.results, options.output)
-    if trained:
+    if options.compare is not None:
+        from benchmarks import session
+
+        for name in trained:
+            for table in session.compare(name, options.results, *options.compare):
+                print(table.markdown())
+    elif trained:
         _write_report(trained, options)
+    return DONE
+
+
+def _seeds_needed(options: argparse.Namespace) -> int:
+    from benchmarks import session
+
+    for line in session.seeds(options.study, options.results, options.difference, options.sd):
+        print(line)
     return DONE
 
 

@@ -19,10 +19,10 @@ import msgspec
 import torch
 
 from benchmarks import studies
-from benchmarks.base import distributed
+from benchmarks.base import choice, distributed
 from benchmarks.base.distributed import DistributedError
 from benchmarks.base.errors import BenchmarkError
-from benchmarks.base.store import Store
+from benchmarks.base.store import Store, read
 from benchmarks.scheduling import cluster, runner
 from benchmarks.scheduling import survey as surveys
 from benchmarks.scheduling.outcome import Outcome, Say, Stop
@@ -39,7 +39,8 @@ from benchmarks.workloads import fingerprint
 if TYPE_CHECKING:
     from benchmarks.report.table import Table
 
-__all__ = ["BenchmarkError", "Outcome", "Settings", "Study", "Survey", "report", "results", "run", "say", "survey"]
+__all__ = ["BenchmarkError", "Outcome", "Settings", "Study", "Survey"]
+__all__ += ["compare", "report", "results", "run", "say", "seeds", "survey"]
 
 AnyStudy = Study | str | Path
 AnyStore = Store | str | Path
@@ -157,7 +158,7 @@ class _Stages:
     def _final_runs(self) -> list[Run]:
         """The runs of the settings that the trials chose."""
         planned = self._plan(self.study.runs(self.seeds))
-        trials = {one.run.label: result for one in planned if (result := one.result()) is not None}
+        trials = choice.preferred({one.run.label: [read(file) for file in one.files] for one in planned if one.files})
         tuned, waiting = tuning.select(self.study, trials)
         for group in waiting:
             self._tell(f"{group}: not all trials are in, so no setting is chosen")
@@ -218,6 +219,22 @@ def report(
         return write(loaded, store, Path(directory or store.root / "report"))
     except OSError as error:
         raise BenchmarkError(f"the report cannot be written: {error}") from error
+
+
+def seeds(study: AnyStudy, store: AnyStore, difference: float, sd: float | None = None) -> list[str]:
+    """How many seeds a study needs to find a difference; see `benchmarks.report.planning.plan`."""
+    from benchmarks.report.planning import plan
+
+    return plan(_study(study), _store(store), difference, sd)
+
+
+def compare(study: AnyStudy, store: AnyStore, first: str, second: str) -> "list[Table]":
+    """Tables of what two versions of the code made of a study; see `benchmarks.report.compare.compare`."""
+    from benchmarks.report.compare import compare
+
+    store = _store(store)
+    store.check_exists()
+    return compare(_study(study), store, first, second)
 
 
 def results(store: AnyStore) -> Any:

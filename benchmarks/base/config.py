@@ -86,6 +86,21 @@ class RunConfig:
         named += [str(schedule.get("kind", "")) for schedule in self.schedules.values()]
         return tuple(dict.fromkeys(name.partition(":")[0] for name in named if ":" in name))
 
+    @property
+    def subject(self) -> str:
+        """What is trained on what: runs of one subject can be compared, others cannot.
+
+        The workload, and the model and the data where they are given in place of its own.
+        """
+        parts = [self.workload]
+        if self.model:
+            parts.append(f"model {self.model}")
+        if self.data:
+            parts.append(f"data {self.data}")
+        if self.data_options:
+            parts.append(json.dumps(self.data_options, sort_keys=True))
+        return ", ".join(parts)
+
     def identity(self, fingerprint: str) -> str:
         """A 16-digit hash of the configuration and the data it runs on: the run's name in the store."""
         return identity(self.to_dict(), fingerprint)
@@ -95,3 +110,8 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> str:
     """`RunConfig.identity` of a configuration as plain JSON types."""
     text = json.dumps([config, fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def workload_of(subject: str) -> str:
+    """The workload that a `RunConfig.subject` is a form of."""
+    return subject.partition(", ")[0]

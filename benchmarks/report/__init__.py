@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.base import files
 from benchmarks.base.store import Store
-from benchmarks.report import figures, page, tables
+from benchmarks.report import figures, page, tables, verdicts
 from benchmarks.report.published import Deviation, deviations
 from benchmarks.report.results import Report, collect
 from benchmarks.report.table import Table
@@ -49,7 +49,7 @@ def write(studies: Sequence[Study], store: Store, directory: Path) -> tuple[Path
 def _markdown(report: Report, found: Sequence[Table], drawn: Sequence[str], differences: Sequence[Deviation]) -> str:
     """The study's section in Markdown, with links to the figures beside it."""
     study = report.study
-    parts = [f"## {study.title}", study.description, report.state]
+    parts = [f"## {study.title}", verdicts.headline(report), study.description, report.state, _lines(report.notes)]
     links = [f"![{study.title}: {kind}]({study.name}-{kind}.svg)" for kind in drawn]
     parts += [table.markdown() for table in found if table.headline] + links
     parts += [table.markdown() for table in found if not table.headline]
@@ -62,4 +62,8 @@ def _markdown(report: Report, found: Sequence[Table], drawn: Sequence[str], diff
 
 
 def _list(facts: Mapping[str, str]) -> str:
-    return "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    return _lines([f"{key}: {value}" for key, value in facts.items()])
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.base.records import number
-from benchmarks.report.results import Report, Series
+from benchmarks.report.results import Report, Series, clean_loss
 from benchmarks.report.statistics import Summary, summarize
 from benchmarks.training import optimizers
 
@@ -31,11 +31,12 @@ def quick(report: Report) -> Documented:
         ]
         cells = (f"{accuracy.mean:.2f} ± {accuracy.sd:.2f}", f"{loss.mean:.4f}", *(f"{time:.2f}" for time in times))
         rows.append((one.arm.title, *cells))
-    header = ("optimizer", "test accuracy, %", "final train loss", "step, ms", "of it the optimizer, ms")
+    header = ("optimizer", "test accuracy, %", "final train loss, evaluated", "step, ms", "of it the optimizer, ms")
     runs = sorted({len(one.runs) for one in report.series})
     facts = report.environment
     note = (
-        f"Final epoch, mean ± standard deviation over {' or '.join(map(str, runs))} seeds; times of the fastest epoch. "
+        f"Final epoch, mean ± standard deviation over {' or '.join(map(str, runs))} seeds; the train loss is that of "
+        "the model in evaluation mode on at most 5,000 training examples; times of the fastest epoch. "
         f"`python -m benchmarks run quick` on {facts['device']}, with {facts['threads']} thread for each run, "
         f"torch {facts['torch']}."
     )
@@ -57,10 +58,16 @@ def eight_bit(report: Report) -> Documented:
         cells = []
         for end, reference, digits in zip(ends, wide, (2, 4), strict=True):
             error = ((end.sd**2 + reference.sd**2) / end.n) ** 0.5
-            apart = "" if end is reference else f" ({(end.mean - reference.mean) / error:+.1f})"
+            apart = f" ({(end.mean - reference.mean) / error:+.1f})" if end is not reference and error > 0 else ""
             cells.append(f"{end.mean:.{digits}f} ± {end.sd:.{digits}f}{apart}")
         rows.append((config.workload, one.arm.title, f"{state_bytes(optimizer, param):.3g}", *cells))
-    header = ("workload", "state", "bytes per element", "test accuracy, %, or perplexity", "final train loss")
+    header = (
+        "workload",
+        "state",
+        "bytes per element",
+        "test accuracy, %, or perplexity",
+        "final train loss, evaluated",
+    )
     note = (
         f"Final epoch, mean ± standard deviation over {len(report.series[0].runs)} seeds; in brackets the difference "
         "to float32 state in standard errors. `python -m benchmarks run eight-bit`."
@@ -79,5 +86,5 @@ def state_bytes(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> float:
 
 def _ends(series: Series) -> tuple[Summary, Summary]:
     """The metric and the training loss at the end."""
-    loss = series.at(-1, lambda record: record.train.get("clean_loss"))
+    loss = series.at(-1, clean_loss)
     return summarize(list(series.scores().values())), summarize(list(loss.values()))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.base.records import Epoch, number
-from benchmarks.report.results import Report, Series, train_loss
+from benchmarks.report.results import Report, Series, clean_loss, online_loss
 from benchmarks.training import optimizers
 from benchmarks.workloads import metrics
 
@@ -94,14 +94,17 @@ def _error_label(note: str = "") -> Callable[[str], str]:
 
 QUANTITIES: Mapping[str, Quantity] = {
     "train_loss": Quantity(
-        lambda workload: "train loss", lambda record, workload: number(train_loss(record)), log=True
+        lambda workload: "train loss, evaluated", lambda record, workload: number(clean_loss(record)), log=True
+    ),
+    "online_loss": Quantity(
+        lambda workload: "train loss, online", lambda record, workload: number(online_loss(record)), log=True
     ),
     "error": Quantity(_error_label(), _error("running"), late=True),
     "error_recalibrated": Quantity(_error_label(", recalibrated"), _error("recalibrated"), late=True),
     "top5_error": Quantity(lambda workload: "top-5 error, %", _error("running", "top5"), late=True),
     "distance": Quantity(lambda workload: "‖θ − θ₀‖₂", lambda record, workload: number(record.distance)),
     "effective_step": Quantity(
-        lambda workload: "median effective step",
+        lambda workload: "α·s^(−2p), median",
         lambda record, workload: number(record.effective_step.get("q50")),
         log=True,
     ),
@@ -130,7 +133,7 @@ def _curves(report: Report, rows: Sequence[str]) -> Any:
     """Panels with a row per quantity and a column per workload; those of a single workload in rows of up to three."""
     from matplotlib.figure import Figure
 
-    workloads = [workload for workload in report.study.workloads if report.of(workload)]
+    workloads = [workload for workload in report.study.subjects if report.of(workload)]
     panels = [(name, workload) for name in rows for workload in workloads]
     columns = len(workloads) if len(workloads) > 1 else 2 if len(rows) in (2, 4) else min(3, len(rows))
     height = math.ceil(len(panels) / columns)
@@ -205,7 +208,7 @@ def _map(report: Report) -> Any:
     """The final score over learning rate and p, the best of the other settings in each cell."""
     from matplotlib.figure import Figure
 
-    workloads = [workload for workload in report.study.workloads if report.of(workload)]
+    workloads = [workload for workload in report.study.subjects if report.of(workload)]
     figure = Figure(figsize=(max(4.6, 3.6 * len(workloads)), 3.2), layout="constrained")
     for axis, workload in zip(figure.subplots(1, len(workloads), squeeze=False)[0], workloads, strict=True):
         cells: dict[tuple[float, float], list[float]] = {}

@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections import Counter
 
+from benchmarks.base.config import workload_of
+from benchmarks.report import cells
 from benchmarks.report.results import Report, Series
 from benchmarks.report.statistics import summarize
 from benchmarks.workloads import metrics
@@ -16,7 +18,7 @@ class Group:
     Args:
         key: its label.
         title: its name in tables and figures, that of no other group of the workload.
-        workload: what it was tried on.
+        workload: what it was tried on: one of the study's subjects.
         candidates: its arms, those without a run included.
     """
 
@@ -36,8 +38,8 @@ def groups(report: Report) -> list[Group]:
     found: dict[str, list[Series]] = {}
     for one in report.trials or report.series:
         found.setdefault(one.arm.group, []).append(one)
-    names = {key: candidates[0].arm.entry for key, candidates in found.items()}
-    places = {key: candidates[0].arm.config.workload for key, candidates in found.items()}
+    names = {key: candidates[0].arm.entry or candidates[0].arm.title for key, candidates in found.items()}
+    places = {key: candidates[0].arm.config.subject for key, candidates in found.items()}
     shared = Counter((places[key], name) for key, name in names.items())
     return [
         Group(
@@ -51,7 +53,7 @@ def groups(report: Report) -> list[Group]:
 
 
 def workloads(report: Report) -> list[str]:
-    """The workloads on which something was tried, of a tuned study also before anything is chosen."""
+    """The subjects on which something was tried, of a tuned study also before anything is chosen."""
     return list(dict.fromkeys(group.workload for group in groups(report)))
 
 
@@ -62,26 +64,26 @@ def score(one: Series) -> float:
 
 def sign(workload: str) -> int:
     """1 where more of the workload's metric is better, else -1."""
-    return 1 if metrics.higher_is_better(workload) else -1
+    return 1 if metrics.higher_is_better(workload_of(workload)) else -1
 
 
 def limit(workload: str) -> float:
     """The best score that there can be, times `sign`: 100 %, or a loss of 0."""
     if sign(workload) < 0:
         return 0.0
-    return 100.0 if metrics.title(workload).endswith("%") else math.inf
+    return 100.0 if metrics.title(workload_of(workload)).endswith("%") else math.inf
 
 
 def measure(report: Report, workload: str) -> str:
     """What `score` is called: the metric, of the validation split if that is what the candidates were judged on."""
     splits = {group.candidates[0].arm.config.split for group in groups(report) if group.workload == workload}
-    title = metrics.title(workload)
+    title = metrics.title(workload_of(workload))
     return title.replace("test ", "validation ") if splits == {"validation"} else title
 
 
 def stem(name: str, report: Report, workload: str) -> str:
     """The name of a table or figure about one workload of a report."""
-    return name if len(workloads(report)) == 1 else f"{name}_{workload.replace('-', '_').replace(':', '_')}"
+    return name if len(workloads(report)) == 1 else f"{name}_{cells.slug(workload)}"
 
 
 def where(report: Report, workload: str) -> str:

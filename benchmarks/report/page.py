@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.report import verdicts
 from benchmarks.report.figures import INK
 from benchmarks.report.published import Deviation
 from benchmarks.report.results import Report
@@ -87,8 +88,8 @@ def section(
     """Everything about one study, under a heading of its own unless it has the page to itself."""
     name = report.study.name
     parts = [f'<h2 id="{name}">{_escape(report.study.title)}</h2>'] if heading else []
-    parts.append(f"<p>{_escape(report.study.description)}</p>")
-    parts.append(f'<p class="note">{_escape(report.state)}</p>')
+    parts += [f"<p>{_escape(text)}</p>" for text in (verdicts.headline(report), report.study.description) if text]
+    parts += [f'<p class="note">{_escape(text)}</p>' for text in (report.state, *report.notes)]
     drawn = [_figure(figure, f"{name}-{kind}") for kind, figure in figures.items()]
     parts += [_table(table) for table in tables if table.headline] + drawn
     parts += [_table(table) for table in tables if not table.headline]

@@ -11,18 +11,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from benchmarks.base.config import workload_of
 from benchmarks.base.store import Result
-from benchmarks.report import cells
+from benchmarks.report import cells, family
 from benchmarks.report.figure import Figure
 from benchmarks.report.groups import score, sign
 from benchmarks.report.results import Report, Series
-from benchmarks.report.statistics import holm, welch
 from benchmarks.report.table import Cell, Column, Row, Table
 from benchmarks.workloads import metrics
 
 Unit = Literal["steps", "epochs", "seconds"]
 _FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
-_LEVEL = 0.05
 _WIDEST = 12  # arms with a column each
 _MOST = 40  # arms that are tested pair by pair
 
@@ -33,7 +32,7 @@ class Problem:
 
     Args:
         name: the workload, with the study where there are several.
-        workload: the workload.
+        workload: one of the study's subjects.
         target: the score to reach; None if nothing says which.
         arms: what ran on it.
     """
@@ -51,8 +50,8 @@ def problems(reports: Sequence[Report]) -> list[Problem]:
     """
     found = []
     for report in reports:
-        for workload in report.study.workloads:
-            arms = {one.arm.label.removeprefix(f"{workload}/"): one for one in report.of(workload)}
+        for workload in report.study.subjects:
+            arms = {one.arm.name: one for one in report.of(workload)}
             if arms:
                 name = workload if len(reports) == 1 else f"{report.study.name}: {workload}"
                 found.append(Problem(name, workload, _target(report, arms), arms))
@@ -127,20 +126,19 @@ def tested(problem: Problem) -> dict[str, list[float]]:
 def outcomes(found: Sequence[Problem]) -> dict[tuple[str, str], list[int]]:
     """For each pair of arms, by problem that both ran on: 1 if the first is better, -1 if it is worse, 0 if undecided.
 
-    Better and worse are said where Welch's interval excludes 0 and Holm's p is below 0.05, all pairs on all problems
-    being one family. Only what is `tested`.
+    Better and worse are said as in the comparison with the reference, all pairs on all problems being one family.
+    Only what is `tested`.
     """
-    tests = []
+    pairs, names = [], []
     for one in found:
         values = tested(one)
         for first, second in itertools.combinations(values, 2):
-            tests.append((first, second, sign(one.workload), welch(values[first], values[second])))
-    adjusted = holm([test.p for *_, test in tests])
+            pairs.append((values[first], values[second]))
+            names.append((first, second, sign(one.workload)))
+    judged = family.judge_pairs(pairs)
     decided: dict[tuple[str, str], list[int]] = {}
-    for (first, second, direction, test), p in zip(tests, adjusted, strict=True):
-        verdict = 0
-        if test.decided and p < _LEVEL:
-            verdict = direction if test.difference > 0 else -direction
+    for (first, second, direction), told, difference in zip(names, judged.decided, judged.difference, strict=True):
+        verdict = 0 if not told else direction if difference > 0 else -direction
         decided.setdefault((first, second), []).append(verdict)
         decided.setdefault((second, first), []).append(-verdict)
     return decided
@@ -191,7 +189,7 @@ def _profile(found: Sequence[Problem], titles: Mapping[str, str], unit: Unit) ->
         shares = [cells.number(within(multiples, factor)) for factor in _FACTORS]
         rows.append(Row(arm, [cells.text(titles[arm]), Cell(f"{reached} of {size}", reached), *shares]))
     goals = [
-        f"{one.name} {cells.short(one.target)} ({metrics.title(one.workload)})"
+        f"{one.name} {cells.short(one.target)} ({metrics.title(workload_of(one.workload))})"
         for one in found
         if one.target is not None and (unit == "steps" or len(machines(one)) == 1)
     ]
@@ -244,7 +242,7 @@ def _pair(verdicts: Sequence[int] | None) -> Cell:
     if verdicts is None:
         return cells.NOTHING
     if len(verdicts) == 1:
-        words = {1: cells.text("better", "better"), -1: cells.text("worse", "worse"), 0: cells.text("undecided")}
+        words = {1: Cell("better", 1, "better"), -1: Cell("worse", -1, "worse"), 0: Cell("undecided", 0)}
         return words[verdicts[0]]
     balance = sum(verdicts)
     text = " / ".join(str(verdicts.count(verdict)) for verdict in (1, -1, 0))

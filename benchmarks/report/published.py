@@ -35,6 +35,19 @@ _NETWORKS = {
 }
 
 
+# What we call by a name of the paper's, or might be taken for it.
+_TRAIN_LOSS = (
+    "train loss",
+    "mean over the epoch's batches, in train mode",
+    "evaluated: evaluation mode, the first 5,000 examples; the paper's own is called online",
+)
+_EFFECTIVE_STEP = (
+    "effective step",
+    "α·(√c₂/c₁)·s^(−2p) (released code)",
+    "α·s^(−2p): without √c₂/c₁, which tends to 1",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Deviation:
     """A setting that is not the paper's: what it is, in the paper, with us, and in which arms."""
@@ -104,6 +117,9 @@ def _differences(config: RunConfig) -> list[tuple[str, str, str]]:
         differences.append(
             ("batches that re-estimate batch norm before a test", f"{batches} (released code)", str(config.recalibrate))
         )
+    differences.append(_TRAIN_LOSS)
+    if config.hyper.get("bias_correction") == "adam":
+        differences.append(_EFFECTIVE_STEP)
     preset = "paper-imagenet" if dataset == "imagenet" else "paper"
     if config.optimizer not in optimizers.PRESETS[preset]:
         return [*differences, ("optimizer", "not run", config.optimizer)]

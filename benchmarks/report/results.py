@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.base import choice
+from benchmarks.base.environment import Provenance
 from benchmarks.base.records import Cost, Epoch, Number, number
-from benchmarks.base.store import Result, Store, StoreError
+from benchmarks.base.store import Result, Store
 from benchmarks.studies import tuning
 from benchmarks.studies.study import Arm, Study
 from benchmarks.workloads import metrics
@@ -20,9 +22,9 @@ class Series:
     arm: Arm
     runs: Mapping[int, Result]
 
-    def only(self, seeds: Sequence[int]) -> "Series":
-        """The same with no other runs than those of `seeds`."""
-        return Series(self.arm, {seed: run for seed, run in self.runs.items() if seed in seeds})
+    def only(self, wanted: Callable[[Result], bool]) -> "Series":
+        """The arm with those of its runs that are wanted."""
+        return Series(self.arm, {seed: run for seed, run in self.runs.items() if wanted(run)})
 
     @property
     def sound(self) -> Mapping[int, Result]:
@@ -75,6 +77,7 @@ class Report:
         missing: runs of the study that are not finished.
         trials: of a tuned study, the candidates with their results.
         waiting: of a tuned study, entries that cannot be judged yet.
+        notes: what of the store has been left out, and why.
     """
 
     study: Study
@@ -82,10 +85,11 @@ class Report:
     missing: int
     trials: tuple[Series, ...] = ()
     waiting: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def of(self, workload: str) -> list[Series]:
-        """The series of one workload."""
-        return [series for series in self.series if series.arm.config.workload == workload]
+    def of(self, subject: str) -> list[Series]:
+        """The series of one of the study's subjects."""
+        return [series for series in self.series if series.arm.config.subject == subject]
 
     @property
     def state(self) -> str:
@@ -116,56 +120,107 @@ class Report:
         return [run.environment for one in (*self.trials, *self.series) for run in one.runs.values()]
 
 
-def train_loss(record: Epoch) -> Number:
-    """The loss on training examples without augmentation, or else on the batches as they were trained on."""
-    clean = record.train.get("clean_loss")
-    return record.train.get("online_loss") if clean is None else clean
+def clean_loss(record: Epoch) -> Number:
+    """The loss of the model after the epoch: in evaluation mode, on at most 5,000 training examples as they are."""
+    return record.train.get("clean_loss")
+
+
+def online_loss(record: Epoch) -> Number:
+    """The mean loss of the epoch's batches as they were trained on, in train mode: the paper's train loss."""
+    return record.train.get("online_loss")
 
 
 class Index:
-    """The results of a store by configuration, so that a report needs no data set."""
+    """The results of a store by configuration, so that a report needs no data set.
 
-    def __init__(self, store: Store) -> None:
-        self._results: dict[str, Result] = {}
-        for result in store.results():
-            key = _key(result.config)
-            other = self._results.setdefault(key, result)
-            if other.fingerprint != result.fingerprint:
-                raise StoreError(
-                    f"{store.root} has the same run on different data ({other.fingerprint} and {result.fingerprint}): "
-                    f"{result.config['workload']}, {result.config['optimizer']}, seed {result.config['seed']}; "
-                    f"keep results on different data in different directories"
-                )
+    Args:
+        store: where they are.
+        wanted: which of them count.
 
-    def series(self, arms: Iterable[Arm]) -> list[Series]:
-        """Each arm with all its seeds that are there, whether or not the study asks for them."""
-        by_arm: dict[str, dict[int, Result]] = {}
-        for result in self._results.values():
-            runs = by_arm.setdefault(_key({**result.config, "seed": 0}), {})
-            runs[result.config["seed"]] = result
-        found = []
-        for arm in arms:
-            runs = by_arm.get(_key(arm.config.to_dict()), {})
-            found.append(Series(arm, dict(sorted(runs.items()))))
-        return found
+    Attributes:
+        notes: what has been left out, and why.
+    """
+
+    def __init__(self, store: Store, wanted: Callable[[Result], bool] = lambda result: True) -> None:
+        results, skipped = store.scan()
+        self.notes = [f"{one.path.name} is not believed: {one.reason}" for one in skipped]
+        self._runs: dict[str, dict[int, list[Result]]] = {}
+        for result in filter(wanted, results):
+            runs = self._runs.setdefault(_key({**result.config, "seed": 0}), {})
+            runs.setdefault(result.config["seed"], []).append(result)
+
+    def series(self, arms: Iterable[Arm], seeds: Iterable[int] = (), *, others: bool = True) -> list[Series]:
+        """Each arm with all its seeds that are there, whether or not `seeds` has them, unless `others` is false.
+
+        Where a run was made by several versions of the code, torch or devices, the one counts that made most of the
+        runs of `seeds`. Of runs on different data those count that are more; the others are named in `notes`.
+        """
+        arms, seeds = list(arms), list(seeds)
+        found = {
+            (arm.label, seed): results
+            for arm in arms
+            for seed, results in sorted(self._runs.get(_key(arm.config.to_dict()), {}).items())
+            if others or seed in seeds
+        }
+        wanted = {(arm.label, seed) for arm in arms for seed in seeds}
+        for subject in dict.fromkeys(arm.config.subject for arm in arms):
+            labels = {arm.label for arm in arms if arm.config.subject == subject}
+            found |= self._of_one_data({key: runs for key, runs in found.items() if key[0] in labels}, wanted, subject)
+        chosen = choice.preferred({key: results for key, results in found.items() if results}, wanted)
+        runs: dict[str, dict[int, Result]] = {arm.label: {} for arm in arms}
+        for (label, seed), run in chosen.items():
+            runs[label][seed] = run
+        return [Series(arm, runs[arm.label]) for arm in arms]
+
+    def _of_one_data(
+        self, runs: Mapping[tuple[str, int], Sequence[Result]], wanted: set[tuple[str, int]], subject: str
+    ) -> dict[tuple[str, int], list[Result]]:
+        """The results on the data that most of the runs were made on."""
+        prints = {key: [result.fingerprint for result in results] for key, results in runs.items()}
+        kept, *others = choice.ranked(prints, runs, wanted) or [""]
+        for other in others:
+            labels = dict.fromkeys(f"{label}/seed{seed}" for (label, seed), found in prints.items() if other in found)
+            self.notes.append(
+                f"{subject}: {len(labels)} run{'s' * (len(labels) != 1)} on other data are left out (its fingerprint "
+                f"is {other}, that of the runs in the tables {kept}): {', '.join(labels)}"
+            )
+        return {key: [one for one in results if one.fingerprint == kept] for key, results in runs.items()}
 
 
 def collect(study: Study, store: Store) -> Report:
     """What the store has of a study."""
     index = Index(store)
-    series = index.series(study.arms)
     if study.tuning is None:
-        return _report(study, series)
-    series = [one.only(study.tuning.trial_seeds) for one in series]
+        return _report(study, index)
+    series = index.series(study.arms, {run.config.seed for run in study.runs()}, others=False)
     trials = {f"{one.arm.label}/seed{seed}": run for one in series for seed, run in one.runs.items()}
     chosen, waiting = tuning.select(study, trials)
-    report = _report(chosen, index.series(chosen.arms))
-    return dataclasses.replace(report, trials=tuple(series), waiting=tuple(waiting))
+    return dataclasses.replace(_report(chosen, index), trials=tuple(series), waiting=tuple(waiting))
 
 
-def _report(study: Study, series: Sequence[Series]) -> Report:
+def _report(study: Study, index: Index) -> Report:
+    series = index.series(study.arms, study.seeds)
     missing = sum(1 for one in series for seed in study.seeds if seed not in one.runs)
-    return Report(study, tuple(one for one in series if one.runs), missing)
+    return Report(study, tuple(one for one in series if one.runs), missing, notes=tuple(dict.fromkeys(index.notes)))
+
+
+def mixture(series: Iterable[Series]) -> list[str]:
+    """A warning that names what was made by which code, torch and device, where that is not one and the same."""
+    made: dict[Provenance, dict[str, None]] = {}
+    commits: dict[Provenance, dict[str, None]] = {}
+    for one in series:
+        for run in one.runs.values():
+            made.setdefault(run.provenance, {})[one.arm.title] = None
+            commits.setdefault(run.provenance, {})[str(run.environment.get("commit") or "unknown")] = None
+    if len(made) < 2:
+        return []
+    apart = [field for i, field in enumerate(Provenance._fields) if len({one[i] for one in made}) > 1]
+    parts = []
+    for provenance, titles in made.items():
+        facts = [f"{field} {getattr(provenance, field)}" for field in apart]
+        facts += [f"commit {'/'.join(commits[provenance])}"] * ("sources" in apart)
+        parts.append(f"{', '.join(titles)} ({', '.join(facts)})")
+    return [f"Warning: the runs of this table differ in {' and '.join(apart)}: {'; '.join(parts)}."]
 
 
 def _key(config: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.base.config import workload_of
 from benchmarks.report import cells
 from benchmarks.report.figure import Figure
 from benchmarks.report.groups import Group, groups, measure, score, sign, stem, where, workloads
@@ -176,7 +177,7 @@ def tolerances(found: Sequence[Line], workload: str) -> tuple[list[float], str]:
     if sd > 0:
         return [sd] * len(found), f"{sd:.3g}, the standard deviation over seeds, pooled over the best settings"
     tops = [line.profile.scores[line.profile.best] for line in found]
-    if metrics.title(workload).endswith("%") and sign(workload) > 0:
+    if metrics.title(workload_of(workload)).endswith("%") and sign(workload) > 0:
         return [_SHARE * (100 - top) for top in tops], "5 % of the best setting's error, for want of several seeds"
     return [_SHARE * abs(top) for top in tops], "5 % of the best setting's score, for want of several seeds"
 

@@ -1,16 +1,21 @@
-"""What a handful of seeds can tell: intervals, tests with Holm's correction, and the smallest difference to be seen."""
+"""What a handful of seeds can tell: means with intervals that respect a metric's range, and tests of one difference.
+
+Verdicts over a family of comparisons are in `family`, what can be found with how many seeds in `power`.
+"""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
+
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Mean, standard deviation and the t-interval of the mean; NaN where there are too few values to tell."""
+    """Mean, standard deviation and an interval of the mean; NaN where there are too few values to tell."""
 
     n: int
     mean: float
@@ -34,8 +39,20 @@ class Comparison:
         return self.low > 0 or self.high < 0
 
 
-def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
-    """Summary of independent runs."""
+def summarize(values: Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Summary:
+    """Summary of independent runs.
+
+    The interval is Student's, on a scale on which the metric has no bounds: the logit of its share of the range where
+    both ends are bounded, the logarithm of its distance from the one that is. Its standard error there is that of the
+    mean times the derivative of the scale at the mean (the delta method), so that many runs give the usual interval,
+    and few of them none beyond the bounds. A mean on a bound, or runs without any spread, have no such scale: then it
+    is the usual interval cut off at the bounds.
+
+    Args:
+        values: one per run.
+        confidence: probability with which the interval covers the expected value, in (0, 1).
+        bounds: the least and the greatest value that there can be.
+    """
     n = len(values)
     if n == 0:
         return Summary(0, math.nan, math.nan, math.nan, math.nan)
@@ -43,8 +60,28 @@ def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary:
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
     sd = float(np.std(values, ddof=1))
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * sd / math.sqrt(n)
-    return Summary(n, mean, sd, mean - half, mean + half)
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, *_interval(mean, half, *bounds))
+
+
+def _interval(mean: float, half: float, least: float, greatest: float) -> tuple[float, float]:
+    """The interval around `mean` on the unbounded scale, back on the scale of the metric."""
+    if half == 0 or not least < mean < greatest:
+        return max(least, mean - half), min(greatest, mean + half)
+    below, above = mean - least, greatest - mean
+    if math.isinf(below) and math.isinf(above):
+        return mean - half, mean + half
+    if math.isinf(above):
+        return least + below * math.exp(-half / below), least + below * _exp(half / below)
+    if math.isinf(below):
+        return greatest - above * _exp(half / above), greatest - above * math.exp(-half / above)
+    logit, width = math.log(below / above), half * (1 / below + 1 / above)
+    low, high = (float(least + (greatest - least) * special.expit(logit + side)) for side in (-width, width))
+    return low, high
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
 
 
 def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Comparison:
@@ -71,37 +108,9 @@ def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> 
 
 
 def _compare(difference: float, error: float, freedom: float, confidence: float) -> Comparison:
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    p = 2 * float(stats.t.sf(abs(difference) / error, freedom))
+    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
+    p = 2 * float(special.stdtr(freedom, -abs(difference) / error))
     return Comparison(difference, difference - half, difference + half, p)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment; NaN stays NaN and does not count as a test."""
-    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
-    adjusted = [math.nan] * len(p_values)
-    largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
-
-
-def smallest_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The true difference of two means that a two-sided t-test finds with probability `power`.
-
-    Args:
-        sd: common standard deviation of the two groups.
-        n: runs in each group.
-        power: probability of a significant result.
-        alpha: level of the test.
-    """
-    if n < 2 or math.isnan(sd):
-        return math.nan
-    freedom = 2 * (n - 1)
-    # The other tail, of a significant difference with the wrong sign, is below 1e-6 at any useful power.
-    shift = special.nctdtrinc(freedom, 1 - power, stats.t.ppf(1 - alpha / 2, freedom))
-    return float(shift) * sd * math.sqrt(2 / n)
 
 
 def pooled_sd(groups: Sequence[Sequence[float]]) -> float:

@@ -31,11 +31,13 @@ class Column:
         header: as people read it.
         name: as programs read it, in snake case.
         numeric: whether its values are numbers.
+        shown: whether people see it; else it is for programs alone, as a spread that stands beside its mean.
     """
 
     header: str
     name: str
     numeric: bool = True
+    shown: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +88,27 @@ class Table:
         return cls(_name(title), title, columns, lines, notes, headline)
 
     @property
+    def visible(self) -> "Table":
+        """The table without the columns that are for programs alone."""
+        shown = [i for i, column in enumerate(self.columns) if column.shown]
+        rows = [Row(row.key, [row.cells[i] for i in shown]) for row in self.rows]
+        return dataclasses.replace(self, columns=[self.columns[i] for i in shown], rows=rows)
+
+    @property
     def headers(self) -> list[str]:
-        """The headers of the columns."""
-        return [column.header for column in self.columns]
+        """The headers of the columns that people see."""
+        return [column.header for column in self.columns if column.shown]
 
     @property
     def texts(self) -> list[list[str]]:
         """The rows as people read them."""
-        return [[cell.text for cell in row.cells] for row in self.rows]
+        return [[cell.text for cell in row.cells] for row in self.visible.rows]
 
-    def cell(self, key: str, header: str) -> Cell:
-        """The cell of a row under a header."""
+    def cell(self, key: str, column: str) -> Cell:
+        """The cell of a row, by the header or the name of its column."""
         row = next(row for row in self.rows if row.key == key)
-        return row.cells[self.headers.index(header)]
+        place = next(i for i, one in enumerate(self.columns) if column in (one.header, one.name))
+        return row.cells[place]
 
     def markdown(self) -> str:
         """The table in Markdown."""

@@ -102,11 +102,11 @@ def _arm(
     config = _config({**fields, "split": "validation"} if tuning else fields, hyper)
     refit = _config({**fields, "split": "test"}, hyper) if tuning else None
     group = label or config.optimizer
-    title = title or optimizers.find(config.optimizer).title
+    entry = title = title or optimizers.find(config.optimizer).title
     if shown:
         title += f" ({', '.join(_named(key, value) for key, value in shown.items())})"
     name = ",".join([group, *(f"{key}={_short(value)}" for key, value in shown.items())])
-    return Arm(name, title, config, group, refit, shown)
+    return Arm(name, title, config, group, refit, shown, entry=entry)
 
 
 def _short(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ class Arm:
         group: label of the entry that it comes from; the candidates of one optimizer share it.
         refit: in a tuned study, what is run should this candidate be chosen.
         point: its place on the axes along which the entry's arms differ, by name, e.g. ``{"lr": 0.1}``.
+        entry: title of the entry that it comes from, without what sets its arms apart.
+        tuned: whether its setting is the choice of a tuned study.
     """
 
     label: str
@@ -33,17 +36,27 @@ class Arm:
     group: str
     refit: RunConfig | None = None
     point: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def chosen(self) -> "Arm":
-        """The arm that trains this candidate's setting on the whole training set."""
-        if self.refit is None:
-            raise ValueError(f"{self.label} is not a candidate of a tuned study")
-        return Arm(self.group, self.entry, self.refit, self.group, None, self.point)
+    entry: str = ""
+    tuned: bool = False
 
     @property
-    def entry(self) -> str:
-        """The title of its entry: its own without the place on the axes, which ends it in brackets."""
-        return self.title.rpartition(" (")[0] if self.point else self.title
+    def name(self) -> str:
+        """Its label without the workload."""
+        return self.label.removeprefix(f"{self.config.workload}/")
+
+    def chosen(self) -> "Arm":
+        """The arm that trains this candidate's setting on the whole training set, under the entry's label.
+
+        Its title has the chosen setting. Where two entries have one title, the study puts their labels behind it,
+        whatever they have chosen.
+        """
+        if self.refit is None:
+            raise ValueError(f"{self.label} is not a candidate of a tuned study")
+        return dataclasses.replace(self, label=self.group, config=self.refit, refit=None, tuned=True)
+
+    def answers_to(self, name: str) -> bool:
+        """Whether a study that names it, by label or entry and with or without the workload, means this arm."""
+        return name in (self.label, self.group, self.name, self.group.removeprefix(f"{self.config.workload}/"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,17 +109,23 @@ class Tuning:
 class Study:
     """An experiment.
 
+    Labels tell its arms apart, and titles do on each subject: of arms with one title each gets its label behind it.
+
     Args:
         name: its name on the command line.
         title: its heading.
         description: what is asked, in a sentence or two.
-        arms: what is compared; of a tuned study that has not been tuned yet, the candidates.
+        arms: what is compared; of a tuned study that has not been tuned yet, the candidates. No two have one label or
+            one configuration, but for those of different entries of a tuned study.
         seeds: the seeds of every arm.
-        reference: label (without workload) of the arm that the others are tested against.
+        reference: label or entry of the one arm that the others are tested against, with or without the workload.
         target: value of the metric for "time to target".
         figures: the quantities drawn over the epochs, one row of panels each.
         threads: CPU threads of each run; None leaves torch's choice.
         tuning: how to choose among the arms, or None if all of them are the study.
+
+    Raises:
+        StudyError: two arms are one by label or configuration, or the reference is several.
     """
 
     name: str
@@ -120,10 +139,37 @@ class Study:
     threads: int | None = None
     tuning: Tuning | None = None
 
+    def __post_init__(self) -> None:
+        _check_labels(self.arms)
+        if self.tuning is not None:
+            _check_entries(self.arms, self.tuning, self.reference)
+        _check_configurations(self.arms)
+        object.__setattr__(self, "arms", _told_apart(self.arms))
+        for subject in self.subjects if self.tuning is None else ():
+            self.base(subject)
+
     @property
     def workloads(self) -> tuple[str, ...]:
         """The workloads of the arms, in order of appearance."""
         return tuple(dict.fromkeys(arm.config.workload for arm in self.arms))
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """What the arms are trained on, in order of appearance: only arms of one subject are compared."""
+        return tuple(dict.fromkeys(arm.config.subject for arm in self.arms))
+
+    def base(self, subject: str) -> Arm | None:
+        """The arm of a subject that the others are compared with; None where there is no such.
+
+        Raises:
+            StudyError: the reference is the label of no arm of the subject, and several come from that entry.
+        """
+        arms = [arm for arm in self.arms if arm.config.subject == subject and arm.answers_to(self.reference or "")]
+        exact = [arm for arm in arms if self.reference in (arm.label, arm.name)]
+        if len(exact or arms) > 1:
+            labels = ", ".join(repr(arm.name) for arm in exact or arms)
+            raise StudyError(f"reference {self.reference!r} means {len(exact or arms)} runs; name one of {labels}")
+        return next(iter(exact or arms), None)
 
     def runs(self, seeds: Sequence[int] | None = None) -> list[Run]:
         """The runs, all arms of the first seed before any of the next, so that a part of them is a whole comparison.
@@ -139,6 +185,54 @@ class Study:
     def tuned(self, arms: Sequence[Arm]) -> "Study":
         """The study with its tuning behind it: the chosen `arms` over all seeds."""
         return dataclasses.replace(self, arms=tuple(arms), tuning=None)
+
+
+def _check_labels(arms: Sequence[Arm]) -> None:
+    """Raise `StudyError` if two arms have one label."""
+    seen: dict[str, Arm] = {}
+    for arm in arms:
+        other = seen.setdefault(arm.label, arm)
+        if other is not arm:
+            raise StudyError(
+                f"two runs have the label {arm.label!r}, {other.title!r} and {arm.title!r}: give one another `label`"
+            )
+
+
+def _check_configurations(arms: Sequence[Arm]) -> None:
+    """Raise `StudyError` if two arms are the same run; entries of a tuned study may meet in one point."""
+    seen: dict[str, list[Arm]] = {}
+    for arm in arms:
+        same = seen.setdefault(arm.config.identity(""), [])
+        for other in same:
+            tuning = all(one.tuned or one.refit is not None for one in (arm, other))
+            if not tuning or arm.group == other.group:
+                raise StudyError(f"{other.label!r} and {arm.label!r} are the same run, by all settings: remove one")
+        same.append(arm)
+
+
+def _check_entries(arms: Sequence[Arm], tuning: Tuning, reference: str | None) -> None:
+    """Raise `StudyError` if two entries of a tuned study have one label, or its reference is no entry."""
+    for group, count in Counter(arm.group for arm in arms).items():
+        if count > tuning.trials:
+            raise StudyError(f"entries of a tuned study have the label {group!r} in common: give each its own `label`")
+    entries = {name for arm in arms for name in (arm.group, arm.group.removeprefix(f"{arm.config.workload}/"))}
+    if reference is not None and reference not in entries:
+        raise StudyError(f"reference {reference!r} is no entry of the tuned study{nearest(reference, entries)}")
+
+
+def _told_apart(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms with their labels behind those titles that others on the same subject have as well."""
+
+    def title(arm: Arm) -> tuple[str, str]:
+        return arm.config.subject, arm.entry if arm.tuned else arm.title
+
+    counts = Counter(map(title, arms))
+    return tuple(
+        dataclasses.replace(arm, title=f"{arm.title} [{arm.name}]")
+        if counts[title(arm)] > 1 and not arm.title.endswith(f"[{arm.name}]")
+        else arm
+        for arm in arms
+    )
 
 
 def selected(runs: Sequence[Run], only: Sequence[str]) -> list[Run]:

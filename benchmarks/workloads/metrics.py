@@ -31,6 +31,13 @@ def higher_is_better(workload: str) -> bool:
     return metric(workload) not in _LOWER
 
 
+def bounds(workload: str) -> tuple[float, float]:
+    """The least and the greatest value that the metric can take."""
+    return {"top1": (0.0, 100.0), "top5": (0.0, 100.0), "perplexity": (1.0, math.inf)}.get(
+        metric(workload), (0.0, math.inf)
+    )
+
+
 def score(record: Epoch, workload: str, statistics: str = "running") -> float:
     """The metric of one epoch, under one of the readings of `Evaluation`."""
     return number(record.test.of(statistics).get(metric(workload)))

@@ -42,12 +42,12 @@ def arm(
     point: Mapping[str, Any] | None = None,
     split: Any = "test",
 ) -> Arm:
-    """An arm with its place on the axes of its entry."""
+    """An arm with its place on the axes of its entry; its label makes a configuration of its own."""
     config = RunConfig(
-        workload=workload, optimizer=optimizer, hyper={"lr": 0.1, **(point or {})}, epochs=2, split=split
+        workload=workload, optimizer=optimizer, hyper={"lr": 0.1, "of": label, **(point or {})}, epochs=2, split=split
     )
     title = optimizer.title() + (" (…)" if point else "")
-    return Arm(label, title, config, group or label.partition(",")[0], None, point or {})
+    return Arm(label, title, config, group or label.partition(",")[0], None, point or {}, optimizer.title())
 
 
 def series(one: Arm, *runs: Curve, seconds: float = 1.0, **environment: Any) -> Series:

@@ -1,41 +1,17 @@
-"""Reports: the numbers of the tables, what they claim, the deviations, and a page that needs nothing else."""
+"""Reports: what the tables say of the runs, in words and in numbers, and how it compares with the paper."""
 
 import dataclasses
-import html.parser
-import re
 
 import pytest
+from stored import ENVIRONMENT, HEAD, diverged, fill, load, records
 
-from benchmarks import report, studies
-from benchmarks.base.store import Store, StoreError
-from benchmarks.report import published, tables
+from benchmarks import studies
+from benchmarks.base.store import Store
+from benchmarks.report import costs, documented, published, tables
 from benchmarks.report.results import collect
 
-STUDY = """
-title = "Three & more"
-seeds = 3
-reference = "sgd"
-target = 80.0
-figures = ["train_loss", "error", "distance"]
-[run]
-workload = "digits-mlp"
-epochs = 2
-recalibrate = 0
-[[runs]]
-optimizer = ["sgd", "adam", "padam"]
-"""
+STUDY = HEAD.replace("[run]", "target = 80.0\n[run]") + '[[runs]]\noptimizer = ["sgd", "adam", "padam"]\n'
 SCORES = {"sgd": (90.0, 90.2, 90.4), "adam": (95.0, 95.1, 95.2), "padam": (90.1, 90.3, 90.6)}
-
-
-@pytest.fixture
-def load(tmp_path):
-    """Loads a study from text."""
-
-    def load(text, name="study"):
-        (tmp_path / f"{name}.toml").write_text(text)
-        return studies.load(str(tmp_path / f"{name}.toml"))
-
-    return load
 
 
 @pytest.fixture
@@ -43,108 +19,136 @@ def results(tmp_path):
     return Store(tmp_path / "runs")
 
 
-def records(run, *scores, recalibrated=None):
-    """Epochs with these scores."""
-    return [
-        {
-            "epoch": epoch,
-            "train": {"online_loss": 1 / epoch, "clean_loss": 0.5 / epoch},
-            "test": {
-                "running": {"top1": score, "top5": 99.0},
-                "recalibrated": None if recalibrated is None else {"top1": recalibrated},
-            },
-            "distance": float(epoch),
-            "effective_step": {"q01": 1e-4, "q50": 1e-3, "q99": 1e-2},
-            "floor_share": 0.25,
-            "time": {"train_s": 2.0, "eval_s": 9.0, "step_ms": 3.0, "peak_memory_bytes": 2**20, "mode": "eager"},
-        }
-        for epoch, score in enumerate(scores, start=1)
-    ]
+def built(study, results):
+    """The tables by name."""
+    return {table.name: table for table in tables.build(collect(study, results))}
 
 
-def fill(study, results, scores=SCORES):
-    """Stores a run for each seed: 70 % in the first epoch, then the score."""
-    for run in study.runs():
-        epochs = records(run, 70.0, scores[run.config.optimizer][run.config.seed])
-        results.write(run.config, "data", {"torch": "2", "command": "python -m benchmarks run study"}, epochs)
-
-
-def cells(table, title):
-    """The row of an optimizer by header."""
-    return dict(zip(table.headers, next(row for row in table.rows if row[0] == title), strict=True))
-
-
-def test_results_state_final_and_best(load, results):
-    """Mean ± sd with the interval, the best epoch, and the clean train loss."""
-    study = load(STUDY)
-    fill(study, results)
-    first = tables.build(collect(study, results))[0]
-    assert cells(first, "SGD (momentum)") == {
+def test_results_state_final_and_best(tmp_path, results):
+    """Mean ± sd with the interval, the best epoch, and both train losses by their names."""
+    study = load(tmp_path, STUDY)
+    fill(study.runs(), results, SCORES)
+    table = built(study, results)["results"]
+    assert dict(zip(table.headers, table.texts[0], strict=True)) == {
         "optimizer": "SGD (momentum)",
         "runs": "3",
         "final, mean ± sd": "90.20 ± 0.20",
-        "95 % interval": "[89.70, 90.70]",
+        "95 % interval": "[89.69, 90.69]",
         "best epoch, mean ± sd (epoch)": "90.20 ± 0.20 (2)",
-        "final train loss": "0.2500 ± 0.0000",
+        "train loss, evaluated": "0.2500 ± 0.0000",
+        "train loss, online": "0.5000 ± 0.0000",
     }
 
 
-def test_only_a_decided_difference_is_claimed(load, results):
-    """Adam is better, Padam undecided; the best arm is named only if it beats every other one."""
-    study = load(STUDY)
-    fill(study, results)
-    table = tables.build(collect(study, results))[1]
-    assert cells(table, "Adam")["verdict"] == "better"
-    assert cells(table, "Padam")["verdict"] == "undecided"
-    assert cells(table, "Padam")["difference"] == "+0.13"
-    assert "Smallest detectable difference: 0." in table.notes[0]
-    assert table.notes[-1].startswith("Best: Adam;")
-    close = load(STUDY.replace("epochs = 2", "epochs = 2\ngamma = 0.5"))
-    fill(close, results, {**SCORES, "adam": (90.0, 90.5, 90.4)})
-    assert tables.build(collect(close, results))[1].notes[-1].startswith("Best: not decided.")
+def test_programs_get_numbers(tmp_path, results):
+    """Every cell of a numeric column is a number or nothing, rows are known by label, names are unique snake case."""
+    study = load(tmp_path, STUDY)
+    fill(study.runs(), results, SCORES)
+    for table in built(study, results).values():
+        names = [column.name for column in table.columns]
+        assert len(set(names)) == len(names)
+        assert all(name.isidentifier() and name.islower() for name in [*names, table.name])
+        assert {row.key for row in table.rows} <= {"sgd", "adam", "padam"}
+        for row in table.rows:
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                assert isinstance(cell.value, (int, float, type(None)) if column.numeric else str)
+    table = built(study, results)["results"]
+    assert table.cell("sgd", "final_mean").value == pytest.approx(90.2)
+    assert table.cell("sgd", "final_sd").value == pytest.approx(0.2)
+    assert table.cell("sgd", "final_low").value < 90 < table.cell("sgd", "final_high").value
 
 
-def test_a_diverged_run_stays_in_the_table(load, results):
-    """It counts as a run, without a score, and its arm is not compared."""
-    study = load(STUDY)
-    fill(study, results)
-    run = study.runs()[2]
-    results.write(run.config, "data", {}, [{**records(run, 10.0)[0], "diverged": True}])
-    first, second = tables.build(collect(study, results))[:2]
-    assert cells(first, "Padam")["runs"] == "3 (1 diverged)"
-    assert cells(first, "Padam")["final, mean ± sd"] == "90.45 ± 0.21"
-    assert cells(second, "Padam")["verdict"] == "diverged"
+def test_intervals_stay_within_an_accuracy(tmp_path, results):
+    """Two runs near 100 % have an interval that ends below 100."""
+    study = load(tmp_path, STUDY)
+    fill(study.runs((0, 1)), results, {"sgd": (99.0, 99.9), "adam": (100.0, 99.8), "padam": (0.2, 0.1)})
+    table = built(study, results)["results"]
+    for label in ("sgd", "adam", "padam"):
+        assert 0 <= table.cell(label, "final_low").value < table.cell(label, "final_high").value <= 100
 
 
-def test_one_seed_makes_no_comparison(load, results):
+def test_a_diverged_run_stays_in_the_table(tmp_path, results):
+    """It counts as a run, without a score."""
+    study = load(tmp_path, STUDY)
+    fill(study.runs(), results, {**SCORES, "padam": (90.3, 90.6, None)})
+    table = built(study, results)["results"]
+    assert table.cell("padam", "runs").text == "3 (1 diverged)"
+    assert table.cell("padam", "diverged").value == 1
+    assert table.cell("padam", "final, mean ± sd").text == "90.45 ± 0.21"
+
+
+def test_one_seed_makes_no_comparison(tmp_path, results):
     """A single run is shown without spread, interval or verdict."""
-    study = load(STUDY.replace("seeds = 3", "seeds = 1"))
-    fill(study, results)
-    found = tables.build(collect(study, results))
-    assert cells(found[0], "Adam")["final, mean ± sd"] == "95.00"
-    assert cells(found[0], "Adam")["95 % interval"] == "–"
-    assert not any(table.title.startswith("Against") for table in found)
+    study = load(tmp_path, STUDY.replace("seeds = 3", "seeds = 1"))
+    fill(study.runs(), results, SCORES)
+    found = built(study, results)
+    assert found["results"].cell("adam", "final, mean ± sd").text == "95.00"
+    assert found["results"].cell("adam", "95 % interval").text == "–"
+    assert "against_reference" not in found
 
 
-def test_time_to_target_leaves_evaluation_out(load, results):
+def test_time_to_target_leaves_evaluation_out(tmp_path, results):
     """The epoch that reaches the target, and the seconds of training until then; how many runs did if not all."""
-    study = load(STUDY)
-    fill(study, results, {**SCORES, "padam": (79.0, 81.0, 82.0)})
-    cost = next(table for table in tables.build(collect(study, results)) if table.title == "Cost")
-    assert cells(cost, "Adam")["epochs to 80"] == "2.0"
-    assert cells(cost, "Adam")["seconds to 80"] == "4.0"
-    assert cells(cost, "Padam")["epochs to 80"] == "2.0 (2 of 3)"
+    study = load(tmp_path, STUDY)
+    fill(study.runs(), results, {**SCORES, "padam": (79.0, 81.0, 82.0)})
+    cost = built(study, results)["cost"]
+    assert cost.title == "Cost"
+    assert cost.cell("adam", "epochs to 80").text == "2.0 ± 0.0"
+    assert cost.cell("adam", "seconds to 80").text == "4.0 ± 0.0"
+    assert cost.cell("padam", "epochs to 80").text == "2.0 ± 0.0 (2 of 3)"
+    assert cost.cell("padam", "runs_to_target").value == 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"device": "another CPU"}, {"torch": "3"}, {"threads": 2}, {"side_by_side": 4}, {"side_by_side": None}]
+)
+def test_costs_are_compared_under_equal_conditions_alone(tmp_path, results, other):
+    """What was timed elsewhere, or with other runs beside it, is in a table of its own that names its conditions."""
+    study = load(tmp_path, STUDY)
+    mine = [run for run in study.runs() if run.arm.label != "padam" and run.config.seed < 2]
+    fill(mine, results, SCORES)
+    fill([run for run in study.runs() if run not in mine], results, SCORES, **other)
+    found = costs.tables(collect(study, results).series)
+    assert [[row.key for row in table.rows] for table in found] == [["sgd", "adam"], ["sgd", "adam", "padam"]]
+    assert [table.cell("sgd", "runs").value for table in found] == [2, 1]
+    assert len({table.title for table in found}) == 2
+    assert all(any("other conditions" in note for note in table.notes) for table in found)
+
+
+def test_modes_are_not_compared(tmp_path, results):
+    """Neither are eager and captured steps."""
+    study = load(tmp_path, STUDY)
+    fill([run for run in study.runs() if run.arm.label == "sgd"], results, SCORES)
+    for run in study.runs():
+        if run.arm.label == "adam":
+            results.write(run.config, "data", ENVIRONMENT, records(90.0, mode="graph", step_ms=float(run.config.seed)))
+    eager, graph = costs.tables(collect(study, results).series)
+    assert "eager" in eager.title
+    assert "graph" in graph.title
+    assert graph.cell("adam", "step, ms").text == "1.00 ± 1.00"
+    assert "alone on its device" in graph.title
+
+
+def test_the_effective_step_says_what_is_missing(tmp_path, results):
+    """Under bias_correction="adam" a factor is not in it; the note names it, and the arms."""
+    text = STUDY + '[[runs]]\noptimizer = "padam"\nlabel = "theirs"\nhyper.bias_correction = "adam"\n'
+    study = load(tmp_path, text)
+    fill(study.runs(), results, lambda run: 90.0 + run.config.seed)
+    notes = " ".join(built(study, results)["diagnostics"].notes)
+    assert "√c₂/c₁" in notes
+    assert "Padam [theirs]" in notes
+    fill(load(tmp_path, STUDY).runs(), results, SCORES)
+    assert "√c₂/c₁" not in " ".join(built(load(tmp_path, STUDY), results)["diagnostics"].notes)
 
 
 def test_published_numbers_stand_beside_ours(results):
     """Paper, replication, and both of our columns at the published epochs, for the paper's protocol alone."""
     study = studies.load("paper-table1")
     run = next(run for run in study.runs() if run.arm.label == "padam")
-    epochs = records(run, *[80.0] * 49, 88.0, *[93.0] * 150, recalibrated=93.5)
-    results.write(run.config, "data", {}, epochs)
-    table = next(table for table in tables.build(collect(study, results)) if "published" in table.title)
-    assert table.rows[0] == ["Padam", "50", "88.47 ± 0.55", "67.92", "88.00", "93.50"]
-    assert table.rows[3] == ["Padam", "200", "93.45 ± 0.12", "93.06", "93.00", "93.50"]
+    results.write(run.config, "data", {}, records(*[80.0] * 49, 88.0, *[93.0] * 150, recalibrated=93.5))
+    table = built(study, results)["published"]
+    assert table.texts[0] == ["Padam", "50", "88.47 ± 0.55", "67.92", "88.00", "93.50"]
+    assert table.texts[3] == ["Padam", "200", "93.45 ± 0.12", "93.06", "93.00", "93.50"]
     short = studies.load("cifar10-vgg16-short").arms[0].config
     assert not published.accuracy(short, "paper")
 
@@ -153,7 +157,8 @@ def test_deviations_are_computed():
     """Every setting that differs from the paper's is listed, with both values and where; nothing else is."""
     arm = next(arm for arm in studies.load("paper-table1").arms if arm.label == "padam")
     exact = dataclasses.replace(arm.config, precision="fp32", recalibrate=391)
-    assert [one.setting for one in published.deviations([("Padam", exact)])] == ["classifier"]
+    names = [one.setting for one in published.deviations([("Padam", exact)])]
+    assert names == ["classifier", "train loss", "effective step"]
     other = dataclasses.replace(exact, epochs=50, hyper={**exact.hyper, "weight_decay": 0.1})
     found = {one.setting: one for one in published.deviations([("Padam", exact), ("Other", other)])}
     assert (found["epochs"].paper, found["epochs"].ours, found["epochs"].arms) == ("200", "50", "Other")
@@ -161,85 +166,24 @@ def test_deviations_are_computed():
     assert found["classifier"].arms == "all"
 
 
-def test_the_same_run_on_two_data_sets_is_an_error(load, results):
-    """Results on different data must not meet in one table."""
-    study = load(STUDY)
-    fill(study, results)
-    results.write(study.runs()[0].config, "other data", {}, records(None, 1.0, 2.0))
-    with pytest.raises(StoreError, match="on different data"):
-        collect(study, results)
+def test_the_documentations_tables(results):
+    """`docs/tables.py` gets its rows of `quick` and `eight-bit` from a store."""
+    for name in documented.STUDIES:
+        study = studies.load(name)
+        for run in study.runs():
+            key = "top1" if run.config.workload == "digits-mlp" else "perplexity"
+            epochs = records(70.0, 90.0 + run.config.seed, key=key, optimizer_ms=1.0)
+            results.write(run.config, "data", ENVIRONMENT, epochs)
+        found = documented.STUDIES[name](collect(study, results))
+        assert len(found.rows) == len(study.arms)
+        assert all(len(row) == len(found.header) for row in found.rows)
 
 
-class Checker(html.parser.HTMLParser):
-    """Collects ids and references, and that tags close in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.ids, self.outside = [], [], []
-
-    def handle_starttag(self, tag, attributes):
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-        for key, value in attributes:
-            if key == "id":
-                self.ids.append(value)
-            if key in ("src", "href", "xlink:href") and not value.startswith("#"):
-                self.outside.append(value)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_the_page_needs_nothing_else(load, results, tmp_path):
-    """Well-formed, no outside reference, ids unique over all figures, text in the reader's colour, titles escaped."""
-    several = [load(STUDY), load(STUDY.replace("Three", "Four"), "again")]
-    fill(several[0], results)
-    path, _ = report.write(several, results, tmp_path / "report")
-    text = path.read_text()
-    checker = Checker()
-    checker.feed(text)
-    assert path.name == "index.html"
-    assert checker.open == []
-    assert checker.outside == []
-    assert len(checker.ids) == len(set(checker.ids))
-    assert not re.search(r"url\((?!#)|@import", text)
-    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(checker.ids)
-    assert "currentColor" in text
-    assert "Three &amp; more" in text
-    assert "prefers-color-scheme: dark" in text
-    assert "python -m benchmarks run study" in text
-
-
-def test_every_file_of_a_report(load, results, tmp_path):
-    """Markdown with its tables and links to figures that are there, in SVG and PNG."""
-    study = load(STUDY)
-    fill(study, results)
-    report.write([study], results, tmp_path / "report")
-    names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"study.html", "study.md", "study-curves.svg", "study-curves.png"}
-    text = (tmp_path / "report/study.md").read_text()
-    assert "(study-curves.svg)" in text
-    assert re.search(r"\| Padam +\| +3 \| +90\.33 ± 0\.25 \|", text)
-
-
-def test_a_report_of_nothing(load, results, tmp_path):
-    """A study that has not been run yet says so."""
-    path, found = report.write([load(STUDY)], results, tmp_path / "report")
-    assert found == []
-    assert "9 of the study still to come" in path.read_text()
-
-
-def test_a_learning_rate_map(load, results, tmp_path):
-    """Learning rate × p with a cell that diverged."""
-    study = load(
-        STUDY.replace('["train_loss", "error", "distance"]', '["map"]')
-        .replace('["sgd", "adam", "padam"]', '"padam"\nhyper = { lr = [0.1, 1.0], partial = [0.125, 0.25] }')
-        .replace('reference = "sgd"\n', "")
-    )
+def test_runs_that_never_ended_sound(tmp_path, results):
+    """A study in which every run diverged has its tables, without a number in them."""
+    study = load(tmp_path, STUDY)
     for run in study.runs():
-        epochs = records(run, 90.0)
-        if run.config.hyper["lr"] == 1.0:
-            epochs[-1]["diverged"] = True
-        results.write(run.config, "data", {}, epochs)
-    report.write([study], results, tmp_path / "report")
-    assert (tmp_path / "report/study-map.png").is_file()
+        results.write(run.config, "data", ENVIRONMENT, diverged())
+    found = built(study, results)
+    assert found["results"].cell("adam", "final_mean").value is None
+    assert found["against_reference"].cell("adam", "verdict").text == "not compared"

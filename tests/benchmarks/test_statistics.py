@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.report.statistics import holm, paired, pooled_sd, smallest_detectable, summarize, welch
+from benchmarks.report import family
+from benchmarks.report.family import holm
+from benchmarks.report.power import power, seeds_needed, smallest_detectable
+from benchmarks.report.statistics import paired, pooled_sd, summarize, welch
 
 A = [93.1, 93.4, 93.5, 93.9]
 B = [92.8, 93.0, 93.2]
@@ -51,26 +54,161 @@ def test_no_spread_decides_nothing(test):
 
 
 def test_holm_by_hand():
-    """p·(m − rank), never decreasing, at most 1; NaN is no test."""
+    """p·(m − rank), never decreasing, at most 1; NaN is no test; many families at once are judged one by one."""
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
     adjusted = holm([0.01, math.nan])
     assert adjusted[0] == 0.01
     assert math.isnan(adjusted[1])
+    assert holm([[0.04, 0.01, 0.03], [0.9, math.nan, 0.01]])[1] == pytest.approx([0.9, math.nan, 0.02], nan_ok=True)
 
 
-def test_smallest_detectable_difference_has_its_power():
-    """A simulated true difference of that size is found four times in five."""
-    shift = smallest_detectable(sd=2.0, n=6)
-    draws = np.random.default_rng(0).normal(0, 2.0, (2, 20_000, 6))
-    found = stats.ttest_ind(draws[0] + shift, draws[1], axis=1).pvalue < 0.05
-    assert found.mean() == pytest.approx(0.8, abs=0.01)
+def test_a_family_is_welchs_and_holms():
+    """p-values are scipy's, adjusted by Holm; an arm with one run, or none, is no test."""
+    arms, base = [A, [90.0, 91.0, 92.0, 90.5], [93.0], []], B
+    found = family.judge(arms, base)
+    expected = [stats.ttest_ind(arm, base, equal_var=False).pvalue for arm in arms[:2]]
+    assert found.p[:2] == pytest.approx(expected, rel=1e-9)
+    assert found.adjusted[:2] == pytest.approx(holm(expected))
+    assert np.isnan(found.p[2:]).all()
+    assert not found.decided[2:].any()
+    assert found.difference[2] == pytest.approx(0.0)
 
 
-def test_fourteen_seeds_for_the_papers_claim():
-    """0.13 points at the paper's spread (0.08 and 0.12) need some 12 to 14 seeds an arm, not 3."""
-    sd = math.sqrt((0.08**2 + 0.12**2) / 2)
-    assert smallest_detectable(sd, 3) > 0.13 > smallest_detectable(sd, 14)
+def draws(n, m, ratio, trials, shift=0.0, counts=None):
+    """Families of `m` arms of normal runs against a base with a standard deviation of 1; the first arm is shifted."""
+    rng = np.random.default_rng([n, m, int(100 * ratio)])
+    counts = counts or [n] * m
+    arms = [rng.normal(0, ratio, (trials, count)) for count in counts]
+    arms[0] += shift
+    base = rng.normal(0, 1, (trials, 1, n))
+    means, variances = (np.stack(x, -1) for x in zip(*((a.mean(-1), a.var(-1, ddof=1)) for a in arms), strict=True))
+    return family.judge_moments(means, variances, counts, base.mean(-1), base.var(-1, ddof=1), n)
+
+
+@pytest.mark.parametrize("m", [1, 4, 17])
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+@pytest.mark.parametrize("ratio", [0.2, 1.0, 5.0])
+def test_false_positives_over_a_family(n, m, ratio):
+    """Any wrong verdict at all in at most 5 % of families in which nothing differs, whatever the spreads.
+
+    Welch's test alone with Holm's method has 8 % for 3 seeds, 17 comparisons and a ratio of 5.
+    """
+    trials = 10_000
+    rate = draws(n, m, ratio, trials).decided.any(-1).mean()
+    assert rate <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_the_guard_is_needed():
+    """What it protects from is there: without it more than 7 % of families have a wrong verdict."""
+    assert (draws(3, 17, 5.0, 10_000).adjusted < 0.05).any(-1).mean() > 0.07
+
+
+def test_unequal_numbers_of_runs_are_guarded_too():
+    """Arms that lost seeds to a time budget."""
+    rate = draws(5, 4, 4.0, 10_000, counts=[2, 3, 5, 10]).decided.any(-1).mean()
+    assert rate <= 0.0557
+
+
+def test_verdict_and_interval_agree():
+    """Decided means that the interval excludes 0, and then Holm's p is below the level; at each step, not the first."""
+    found = draws(4, 6, 1.0, 5_000, shift=6.0)
+    excluded = (found.low > 0) | (found.high < 0)
+    assert (excluded == found.decided).all()
+    assert (found.adjusted[found.decided] < 0.05).all()
+    means = np.array([[50.0, 40.0, 3.1, 0.0]])
+    steps = family.judge_moments(means, np.ones((1, 4)), [20] * 4, np.zeros((1, 1)), np.ones((1, 1)), 20)
+    widths = (steps.high - steps.low)[0]
+    assert steps.decided[0].tolist() == [True, True, True, False]
+    assert sorted(widths, reverse=True) == pytest.approx(widths.tolist())
+    assert widths[0] > widths[3]
+
+
+def test_the_guard_changes_little_for_many_seeds():
+    """A guarded level is Welch's own from some ten runs on, and never above it."""
+    assert family.level(30, 30, 0.05) == pytest.approx(0.05, rel=0.01)
+    assert family.level(3, 3, 0.05) < 0.05
+    assert family.level(3, 3, 0.05 / 17) < 0.05 / 17 / 2
+
+
+@pytest.mark.parametrize(("n", "m", "ratio"), [(2, 1, 1.0), (3, 17, 1.0), (3, 4, 3.0), (5, 17, 0.5), (10, 4, 1.0)])
+def test_smallest_detectable_difference_has_its_power(n, m, ratio):
+    """A simulated true difference of that size is found four times in five, by the verdict, in its family."""
+    shift = smallest_detectable((ratio, 1.0), (n, n), m)
+    assert draws(n, m, ratio, 10_000, shift).decided[:, 0].mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_power_by_the_noncentral_t():
+    """With equal spreads and many runs it is the power of Student's test."""
+    n, difference = 40, 0.8
+    freedom, shift = 2 * n - 2, difference * math.sqrt(n / 2)
+    critical = stats.t.ppf(0.975, freedom)
+    assert power(difference, (1.0, 1.0), (n, n)) == pytest.approx(stats.nct.sf(critical, freedom, shift), abs=2e-3)
+
+
+def test_seeds_for_the_papers_claim():
+    """0.13 points at the paper's spreads (0.12 and 0.08) need 11 seeds an arm, and 16 among five optimizers."""
+    assert seeds_needed(0.13, (0.12, 0.08)) == 11
+    assert seeds_needed(0.13, (0.12, 0.08), comparisons=4) == 16
+    assert smallest_detectable((0.12, 0.08), (16, 16), 4) <= 0.13 < smallest_detectable((0.12, 0.08), (15, 15), 4)
+
+
+def test_more_seeds_find_less():
+    """The smallest difference falls with the seeds, and rises with the comparisons."""
+    found = [smallest_detectable((1.0, 1.0), (n, n), 4) for n in (2, 3, 4, 6, 10, 30)]
+    assert found == sorted(found, reverse=True)
+    assert smallest_detectable((1.0, 1.0), (5, 5), 17) > smallest_detectable((1.0, 1.0), (5, 5), 1)
+    assert math.isnan(smallest_detectable((1.0, 1.0), (1, 5)))
+    assert math.isnan(smallest_detectable((0.0, 0.0), (5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((0.0, 1.0), "difference"),
+        ((1.0, 0.0), "sd"),
+        ((1.0, 1.0, 0), "comparisons"),
+        ((1.0, 1.0, 1, 1.0), "power"),
+        ((1.0, 1.0, 1, 0.8, 0.0), "alpha"),
+        ((1e-9, 1.0), "more than"),
+    ],
+)
+def test_seeds_needed_names_what_is_out_of_range(arguments, name):
+    """Which argument, and what it was."""
+    with pytest.raises(ValueError, match=name):
+        seeds_needed(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds"),
+    [([99.5, 99.9], (0, 100)), ([0.1, 0.3, 0.1], (0, 100)), ([1.01, 1.4], (1, math.inf)), ([0.2, 0.9], (-math.inf, 1))],
+)
+def test_intervals_respect_the_bounds(values, bounds):
+    """They end inside, with the mean in them, where the usual one reaches beyond."""
+    usual, ours = summarize(values), summarize(values, bounds=bounds)
+    assert usual.low < bounds[0] or usual.high > bounds[1]
+    assert bounds[0] < ours.low < ours.mean < ours.high < bounds[1] or ours.high == bounds[1] == math.inf
+
+
+def test_intervals_far_from_the_bounds_are_the_usual_ones():
+    """To the first order: an accuracy around 50 % with a small spread."""
+    values = [50.0, 50.1, 49.9, 50.05]
+    usual, ours = summarize(values), summarize(values, bounds=(0, 100))
+    assert (ours.low, ours.high) == pytest.approx((usual.low, usual.high), abs=1e-5)
+
+
+def test_a_mean_on_a_bound_is_cut_off():
+    """Runs that all reach 100 %, or none: there is no other scale, and no spread."""
+    ours = summarize([100.0, 100.0, 100.0], bounds=(0, 100))
+    assert (ours.low, ours.high) == (100.0, 100.0)
+
+
+def test_coverage_near_a_bound():
+    """The interval of 5 accuracies around 99 % covers their mean in about 95 % of cases, within two points."""
+    rng = np.random.default_rng(0)
+    runs = 100 - rng.gamma(4, 0.25, (3_000, 5))
+    found = [summarize(list(row), bounds=(0.0, 100.0)) for row in runs]
+    assert np.mean([one.low <= 99 <= one.high for one in found]) == pytest.approx(0.95, abs=0.02)
 
 
 def test_pooled_sd_by_hand():
