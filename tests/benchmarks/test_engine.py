@@ -298,19 +298,21 @@ def test_what_is_captured(optimizer: str, schedules: dict[str, Any], captured: b
 
 def test_a_resumed_captured_run_reads_its_own_tensors(tmp_path: Path) -> None:
     """After a checkpoint was loaded the groups have the tensors that schedules fill, and not the file's."""
-    config = dataclasses.replace(DIGITS, schedules={"partial": {"kind": "linear", "to": 0.4}})
-    run = engine.Run(config, tmp_path, CPU, captured=True)
-    run.captured = False
+    moves = {name: {"kind": "linear", "to": 0.4} for name in ("partial", "beta1")}
+    config = dataclasses.replace(DIGITS, schedules=moves)
+    run, resumed = (engine.Run(config, tmp_path, CPU, captured=True) for _ in range(2))
     run.step.capture = None
     next(run.steps())
     run.save(tmp_path / "checkpoint.pt")
-    resumed = engine.Run(config, tmp_path, CPU, captured=True)
-    (group,) = resumed.optimizer.param_groups
-    before = {name: group[name] for name in ("lr", "partial")}
+
+    def tensors(of: engine.Run) -> list[torch.Tensor]:
+        (group,) = of.optimizer.param_groups
+        return [group["lr"], group["partial"], group["betas"][0]]
+
+    before = tensors(resumed)
     resumed.load(tmp_path / "checkpoint.pt")
-    (group,) = resumed.optimizer.param_groups
-    assert all(group[name] is tensor for name, tensor in before.items())
-    assert float(group["partial"]) == float(run.optimizer.param_groups[0]["partial"])
+    assert all(mine is own for mine, own in zip(tensors(resumed), before, strict=True))
+    assert list(map(float, tensors(resumed))) == list(map(float, tensors(run)))
 
 
 def test_fused_members(tmp_path: Path) -> None:

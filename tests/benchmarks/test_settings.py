@@ -73,6 +73,7 @@ def test_the_first_group_that_matches_takes() -> None:
         ([{"match": "encoder.*", "lr": 1.0}], r"groups: .*'encoder\.\*'"),
         ([{"match": "embeddings", "lr": 1.0}], r"groups\[0\]\.match: 'embeddings' takes no parameter"),
         ([{"match": "*", "lr": 1.0}, {"match": "biases"}], r"groups\[1\]\.match: 'biases' takes no parameter"),
+        ([{"match": "biases", "lr": 1.0}, {"match": "biases"}], r"groups\[1\]\.match: 'biases' takes no parameter"),
         ([{"lr": 1.0}], r"groups\[0\]\.match: must be a role.* got None"),
         ([{"match": 3}], r"groups\[0\]\.match: must be a role.* got 3"),
         ([{"match": "torch.nn:Nothing"}], r"groups\[0\]\.match: 'torch\.nn:Nothing': .* no 'Nothing\'"),
@@ -256,6 +257,10 @@ def test_fp16_backs_off_and_goes_on(tmp_path: Path) -> None:
     next(run.steps())
     assert all(map(torch.equal, before, run.model.parameters()))
     assert run.update.state_dict()["scale"] == 2.0**39 > scale
+    run.save(tmp_path / "checkpoint.pt")
+    resumed = engine.Run(run.config, tmp_path, CPU, captured=False)
+    resumed.load(tmp_path / "checkpoint.pt")
+    assert resumed.update.state_dict() == run.update.state_dict()
     assert not captures(run.config), "the host looks at each step"
 
 
@@ -283,6 +288,7 @@ def test_muon_is_torchs_on_matrices_and_adamw_elsewhere() -> None:
     ours, theirs = ([nn.Parameter(torch.ones(4, 3)), nn.Parameter(torch.ones(4))] for _ in range(2))
     hyper = {"lr": 0.1, "weight_decay": 0.01}
     optimizer = optimizers.build("muon", ours, hyper)
+    assert [group["eps"] for group in optimizer.param_groups] == [1e-7, 1e-8], "each as documented"
     parts = (
         torch.optim.Muon([theirs[0]], **hyper, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW([theirs[1]], **hyper),
