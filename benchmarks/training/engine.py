@@ -21,7 +21,7 @@ from benchmarks.base.seeds import derive, generator
 from benchmarks.training import diagnostics, optimizers
 from benchmarks.training.evaluation import evaluate
 from benchmarks.training.step import Batch, Step, cuda_graph
-from benchmarks.workloads import find
+from benchmarks.workloads import of
 
 CHECKPOINT_EVERY = 30.0  # seconds
 AGREE_EVERY = 50  # steps between two questions to the other processes
@@ -96,7 +96,7 @@ class _Run:
         if config.batch_size % world:
             raise ValueError(f"batch_size must be a multiple of the {world} processes, got {config.batch_size}")
         self.config, self.device = config, device
-        workload = find(config.workload, config.workload_options)
+        workload = of(config)
         self.task = workload.task_class(workload, config, data_dir, device)
         self.model = self.task.model()
         self.initial = [p.detach().clone() for p in self.model.parameters()]
