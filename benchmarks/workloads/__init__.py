@@ -47,15 +47,15 @@ def of(config: RunConfig) -> Workload:
     """The workload of a run, with the run's own model in place of the workload's where it names one.
 
     Raises:
-        WorkloadError: there is no such workload or model, or it does not take the run's options, or one of the tasks
-            for models and data sets of one's own is asked for without them.
+        WorkloadError: there is no such workload or model, it does not take the run's options, or it needs a model.
+        benchmarks.workloads.data.DataError: it needs a data set, or does not take the one that is given.
     """
     workload = find(config.workload, {} if config.model else config.workload_options)
     if config.model:
         workload = dataclasses.replace(workload, network=resolve(config.model), fixed={}, options=None)
-    for field, value in (("model", workload.network), ("data", config.data or workload.dataset)):
-        if not value:
-            raise WorkloadError(f"{workload.name} needs a {field} of your own: give {field} = 'module:object'")
+    if not workload.network:
+        raise WorkloadError(f"{workload.name} needs a model of your own: give model = 'module:object'")
+    sources.source(workload, config)
     return workload
 
 

@@ -34,8 +34,9 @@ def classes(
     examples: int = 20_000,
     exponent: float = 1.0,
     inputs: str = "gaussian",
-    dimension: int = 256,
+    dimension: int = 128,
     noise: float = 0.5,
+    mean: float = 3.0,
     seed: int = 0,
 ) -> Mapping[str, npt.NDArray[Any]]:
     """Inputs around one point per class, and a quarter as many examples for testing, with the same frequencies.
@@ -45,9 +46,11 @@ def classes(
         examples: for training, at least as many as four times the classes.
         exponent: of Zipf's law, at least 0; 0 has all classes equally frequent.
         inputs: ``"gaussian"``: standard normal points in `dimension` dimensions, divided by its root; ``"one-hot"``:
-            the corners of a simplex, where the classes decouple, without noise.
+            the corners of a simplex, without noise or mean, where the classes decouple.
         dimension: of Gaussian inputs, at least 1.
         noise: standard deviation of an input around the point of its class, in units of the points' length.
+        mean: length of the mean that all Gaussian inputs share, in the same units. As with pixels and activations, that
+            are positive, the loss is steepest along it, which bounds the learning rate.
         seed: of all draws.
     """
     for name, value, least in (
@@ -57,8 +60,9 @@ def classes(
     ):
         if not isinstance(value, int) or value < least:
             raise WorkloadError(f"{name} must be a whole number, at least {least}, got {value!r}")
-    if exponent < 0 or noise < 0:
-        raise WorkloadError(f"exponent and noise must be at least 0, got {exponent!r} and {noise!r}")
+    for option, number in (("exponent", exponent), ("noise", noise), ("mean", mean)):
+        if not number >= 0:
+            raise WorkloadError(f"{option} must be at least 0, got {number!r}")
     if inputs not in ("gaussian", "one-hot"):
         raise WorkloadError(f"inputs must be 'gaussian' or 'one-hot', got {inputs!r}")
     rng = np.random.default_rng(seed)
@@ -70,7 +74,7 @@ def classes(
             arrays[f"x_{part}"] = labels[:, None] == np.arange(classes)
         else:
             spread = rng.standard_normal((size, dimension)) / np.sqrt(dimension)
-            arrays[f"x_{part}"] = (points[labels] + noise * spread).astype(np.float32)
+            arrays[f"x_{part}"] = (mean / np.sqrt(dimension) + points[labels] + noise * spread).astype(np.float32)
         arrays[f"y_{part}"] = labels
     return arrays
 
