@@ -26,7 +26,7 @@ from benchmarks.training.schedules import Schedules
 from benchmarks.training.settings import captures, check
 from benchmarks.training.step import Batch, Step, cuda_graph
 from benchmarks.training.update import Update, judging, switch
-from benchmarks.workloads import find
+from benchmarks.workloads import of
 
 __all__ = ["CheckpointError", "Run", "own_stream", "train"]
 
@@ -115,7 +115,7 @@ class Run:
             raise ValueError(f"batch_size must be a multiple of the {world} processes, got {config.batch_size}")
         self.config, self.device = config, device
         self.made = [environment.here(device, config.modules)]
-        workload = find(config.workload, config.workload_options)
+        workload = of(config)
         self.task = workload.task_class(workload, config, data_dir, device)
         self.model = self.task.model()
         self.initial = [p.detach().clone() for p in self.model.parameters()]

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from benchmarks.base import distributed
 from benchmarks.base.records import Evaluation, finite
 from benchmarks.base.seeds import derive, generator
-from benchmarks.workloads import Task
+from benchmarks.workloads.task import Task
 
 
 def evaluate(task: Task, model: nn.Module, epoch: int, average: nn.Module | None = None) -> Evaluation:

@@ -2,20 +2,20 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmarks.base import distributed
 from benchmarks.base.config import RunConfig
-from benchmarks.workloads import augment
-from benchmarks.workloads.resident import ResidentTask, crop
-from benchmarks.workloads.task import CLEAN, EVALUATION_BATCH, Task, Workload, mean_over, memory_format
+from benchmarks.workloads import augment, data
+from benchmarks.workloads.resident import Supervised
+from benchmarks.workloads.task import Task, mean_over, memory_format
+from benchmarks.workloads.workload import Workload
 
 
 def accuracies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,10 +59,37 @@ class Pixels:
     margin: int = 0
 
 
-class Images(ResidentTask):
-    """Labelled images: pad, crop and flip in pixel space where the data set has a margin, then normalise."""
+class Labelled(Supervised):
+    """Examples with one class each, or with one at every position, which a model gives logits for."""
 
     columns = ("loss", "top1")
+
+    @override
+    def objective(
+        self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        (index,) = batch
+        examples = self.inputs(model, self.drawn(index, generator))
+        return training_loss(self, model, examples, self.data.y_train[index].long())
+
+    @override
+    def judge(self, model: nn.Module, stored: Tensor, labels: Tensor) -> dict[str, float]:
+        return judge(self, model, ((x, y.long()) for x, y in self.parts(model, stored, labels)))
+
+    @property
+    def classes(self) -> int:
+        """One more than the greatest label."""
+        return 1 + max(int(labels.max()) for labels in (self.data.y_train, self.data.y_test))
+
+    @override
+    def wanted(self, outputs: Tensor, labels: Tensor) -> str:
+        fits = outputs.shape[:-1] == labels.shape and outputs.shape[-1] >= self.classes
+        return "" if fits else f"{[*labels.shape, 'classes']} with at least {self.classes} classes"
+
+
+class Images(Labelled):
+    """Labelled images: pad, crop and flip in pixel space where the data set has a margin, then normalise."""
+
     pixels: ClassVar[dict[str, Pixels]] = {
         "digits": Pixels((0.0192,), (0.0236,)),
         "fashion": Pixels((0.2860,), (0.3530,)),
@@ -76,55 +103,50 @@ class Images(ResidentTask):
         self.mean = 255 * torch.tensor(pixels.mean, device=device).view(-1, 1, 1)
         self.std = 255 * torch.tensor(pixels.std, device=device).view(-1, 1, 1)
 
-    def inputs(self, model: nn.Module, pixels: Tensor) -> Tensor:
-        """uint8 ``[batch, height, width(, channels)]``, normalised and laid out for `model`, channels before height."""
-        images = pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+    @override
+    @classmethod
+    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]]:
+        height, width, *channels = data.DATASETS[workload.dataset].shape
+        return config.workload_options, (torch.empty(2, *(channels or [1]), height, width, device="meta"),)
+
+    @override
+    def inputs(self, model: nn.Module, stored: Tensor) -> Tensor:
+        images = stored[:, None] if stored.dim() == 3 else stored.permute(0, 3, 1, 2)
         images = images.contiguous(memory_format=memory_format(model, self.device))
         return images.float().sub_(self.mean).div_(self.std)
 
     @override
-    def loss(self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        (index,) = batch
-        if self.margin:
-            where = augment.draw(len(index), self.margin, generator)
-            pixels = augment.crop_flip(self.data.x_train, index, where, self.margin)
-        else:
-            pixels = self.data.x_train[index]
-        return training_loss(self, model, self.inputs(model, pixels), self.data.y_train[index].long())
-
-    @override
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        return self._judge(model, self.data.x_test, self.data.y_test)
-
-    @override
-    def evaluate_clean(self, model: nn.Module) -> dict[str, float]:
-        images = crop(self.data.x_train[:CLEAN], self.margin)
-        return self._judge(model, images, self.data.y_train[:CLEAN])
-
-    def _judge(self, model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
-        parts = zip(*(torch.split(distributed.shard(x), EVALUATION_BATCH) for x in (images, labels)), strict=True)
-        return judge(self, model, ((self.inputs(model, x), y.long()) for x, y in parts))
+    def drawn(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.margin:
+            return self.data.x_train[index]
+        where = augment.draw(len(index), self.margin, generator)
+        return augment.crop_flip(self.data.x_train, index, where, self.margin)
 
 
-class Text(ResidentTask):
+class Text(Labelled):
     """Windows of characters, each position to be told the next character."""
 
-    columns = ("loss", "top1")
+    @override
+    @classmethod
+    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]]:
+        window = data.DATASETS[workload.dataset].shape
+        return config.workload_options, (torch.empty(2, *window, dtype=torch.int64, device="meta"),)
 
     @override
-    def loss(self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        (index,) = batch
-        return training_loss(self, model, self.data.x_train[index].long(), self.data.y_train[index].long())
+    def inputs(self, model: nn.Module, stored: Tensor) -> Tensor:
+        return stored.long()
 
     @override
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        return self._judge(model, self.data.x_test, self.data.y_test)
+    def judge(self, model: nn.Module, stored: Tensor, labels: Tensor) -> dict[str, float]:
+        return with_perplexity(super().judge(model, stored, labels))
 
-    @override
-    def evaluate_clean(self, model: nn.Module) -> dict[str, float]:
-        return self._judge(model, self.data.x_train[:CLEAN], self.data.y_train[:CLEAN])
 
-    def _judge(self, model: nn.Module, text: Tensor, following: Tensor) -> dict[str, float]:
-        parts = zip(*(torch.split(distributed.shard(x), EVALUATION_BATCH) for x in (text, following)), strict=True)
-        metrics = judge(self, model, ((x.long(), y.long()) for x, y in parts))
-        return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}
+class Prose(Text):
+    """Longer windows, of which fewer training examples say as much."""
+
+    clean = 500
+
+
+def with_perplexity(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics, and the exponential of the loss."""
+    return {**metrics, "perplexity": math.exp(min(metrics["loss"], 700.0))}

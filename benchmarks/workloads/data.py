@@ -5,7 +5,6 @@ import functools
 import gzip
 import hashlib
 import math
-import pydoc_data.topics
 import threading
 import zipfile
 import zlib
@@ -20,9 +19,10 @@ import numpy.typing as npt
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.files import replacing
 
-Array = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 WINDOW = 64  # characters of a training example of text
+LONG = 128  # of prose
 _lock = threading.RLock()
 
 
@@ -32,7 +32,7 @@ class DataError(BenchmarkError, RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """A decoded data set: uint8 examples and labels, with a hash of their content."""
+    """A data set: examples and labels, uint8 if it is one of `DATASETS`, with a hash of their content."""
 
     x_train: Array
     y_train: Array
@@ -87,7 +87,17 @@ def _read(name: str, path: Path, size: int, modified: int) -> Arrays:
             arrays = {key: archive[key] for key in KEYS}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is corrupt ({error}); delete it to have it made again from {dataset.raw}") from error
+    check(dataset, str(path), arrays)
     digest = hashlib.sha256()
+    for part in ("train", "test"):
+        for array in (arrays[f"x_{part}"], arrays[f"y_{part}"]):
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return Arrays(**arrays, fingerprint=digest.hexdigest()[:16])
+
+
+def check(dataset: Dataset, where: str, arrays: Mapping[str, Array]) -> None:
+    """Raise `DataError` for arrays that do not look like the data set; `where` they come from, for the message."""
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if not (
@@ -97,13 +107,9 @@ def _read(name: str, path: Path, size: int, modified: int) -> Arrays:
             and int(y.max()) < dataset.classes
         ):
             raise DataError(
-                f"{path}: x_{part} and y_{part} must be uint8 and equally long, items {list(dataset.shape)} "
+                f"{where}: x_{part} and y_{part} must be uint8 and equally long, items {list(dataset.shape)} "
                 f"and labels below {dataset.classes}; got {x.dtype}{list(x.shape)} and {y.dtype}{list(y.shape)}"
             )
-        for array in (x, y):
-            digest.update(str(array.shape).encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return Arrays(**arrays, fingerprint=digest.hexdigest()[:16])
 
 
 def fingerprint(dataset: str, data_dir: Path) -> str:
@@ -201,14 +207,33 @@ def _digits(data_dir: Path) -> dict[str, Array]:
     return {"x_train": x[:1437], "y_train": y[:1437], "x_test": x[1437:], "y_test": y[1437:]}
 
 
-def _text(data_dir: Path) -> dict[str, Array]:
-    """Windows of the manual in the standard library, with the characters that follow; the last tenth for testing."""
-    topics = pydoc_data.topics.topics
-    text = np.frombuffer("".join(topics[key] for key in sorted(topics)).encode("ascii", "replace"), np.uint8)
-    windows = (len(text) - 1) // WINDOW
-    x, y = (text[shift:][: windows * WINDOW].reshape(windows, WINDOW) for shift in (0, 1))
+def _topics() -> list[str]:
+    """The chapters of Python's manual that are in the standard library; other versions have others."""
+    import pydoc_data.topics
+
+    return [text for _, text in sorted(pydoc_data.topics.topics.items())]
+
+
+def _windows(text: str, length: int) -> dict[str, Array]:
+    """Windows of a text, each with the characters that follow; the last tenth for testing."""
+    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8)
+    windows = (len(codes) - 1) // length
+    x, y = (codes[shift:][: windows * length].reshape(windows, length) for shift in (0, 1))
     cut = windows - windows // 10
     return {"x_train": x[:cut], "y_train": y[:cut], "x_test": x[cut:], "y_test": y[cut:]}
+
+
+def _text(data_dir: Path) -> dict[str, Array]:
+    """The manual as it is: part of what is tested also stands in the training text."""
+    return _windows("".join(_topics()), WINDOW)
+
+
+def _prose(data_dir: Path) -> dict[str, Array]:
+    """The manual with each paragraph once: where it stands first, white space aside."""
+    paragraphs: dict[str, str] = {}
+    for paragraph in "\n\n".join(_topics()).split("\n\n"):
+        paragraphs.setdefault(" ".join(paragraph.split()), paragraph.strip("\n"))
+    return _windows("\n\n".join(filter(None, paragraphs.values())), LONG)
 
 
 def _ring(data_dir: Path) -> dict[str, Array]:
@@ -226,6 +251,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             Dataset("cifar10", (32, 32, 3), 10, "cifar-10-python.tar.gz", functools.partial(_cifar, "cifar10")),
             Dataset("cifar100", (32, 32, 3), 100, "cifar-100-python.tar.gz", functools.partial(_cifar, "cifar100")),
             Dataset("text", (WINDOW,), 128, "the standard library", _text, (WINDOW,)),
+            Dataset("prose", (LONG,), 128, "the standard library", _prose, (LONG,)),
             Dataset("ring", (), 8, "nothing", _ring),
         )
     }

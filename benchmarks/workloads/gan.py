@@ -1,16 +1,19 @@
 """Generative adversarial pairs, judged by how close their samples come to the data."""
 
 import math
-from typing import ClassVar, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from benchmarks.base.config import RunConfig
 from benchmarks.base.seeds import generator as seeded
 from benchmarks.workloads.models.small import GAN
 from benchmarks.workloads.resident import ResidentTask
+from benchmarks.workloads.workload import Workload
 
 SAMPLES = 2000
 PROJECTIONS = 256
@@ -35,10 +38,17 @@ class Adversarial(ResidentTask):
     columns = ("loss", "discriminator", "generator")
 
     latent: ClassVar[int] = 64
+    shape: ClassVar[tuple[int, ...]] = (1, 28, 28)
 
     @override
-    def build(self) -> nn.Module:
-        return self.workload.build(latent=self.latent, **self.config.workload_options)
+    def arguments(self) -> Mapping[str, Any]:
+        return {"latent": self.latent, **self.config.workload_options}
+
+    @override
+    @classmethod
+    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]]:
+        noise = torch.empty(2, cls.latent, device="meta")
+        return {"latent": cls.latent, **config.workload_options}, (torch.empty(2, *cls.shape, device="meta"), noise)
 
     def real(self, examples: Tensor, generator: torch.Generator) -> Tensor:
         """Stored grey images in [-1, 1]."""
@@ -49,7 +59,9 @@ class Adversarial(ResidentTask):
         return torch.randn(count, self.latent, generator=generator, device=self.device)
 
     @override
-    def loss(self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def objective(
+        self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         (index,) = batch
         with self.autocast():
             real = self.real(self.data.x_train[index], generator)
@@ -89,6 +101,7 @@ class Ring(Adversarial):
     """Points around eight modes; also counts the modes that are reached and the samples near one."""
 
     latent = 2
+    shape = (2,)
 
     @override
     def real(self, examples: Tensor, generator: torch.Generator) -> Tensor:

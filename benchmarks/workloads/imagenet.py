@@ -1,7 +1,7 @@
 """ImageNet from a folder of files, decoded and cropped by worker processes as the epoch goes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from benchmarks.base.config import RunConfig
 from benchmarks.base.seeds import derive
 from benchmarks.workloads import data
 from benchmarks.workloads.classification import judge, training_loss
-from benchmarks.workloads.task import CLEAN, Task, Workload, memory_format
+from benchmarks.workloads.task import CLEAN, Task, memory_format
+from benchmarks.workloads.workload import Workload
 
 Item = tuple[Tensor, int]
+SIZE = 224  # pixels of an image's side
 
 
 class Seeded(Dataset[Item]):
@@ -35,19 +37,6 @@ class Seeded(Dataset[Item]):
             return self.transform(self.folder.loader(path)), label
 
 
-class Dropout(nn.Dropout):
-    """Dropout that draws from the generator it is given before each forward, not from torch's global one."""
-
-    generator: torch.Generator | None = None
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        kept = torch.rand(x.shape, generator=self.generator, device=x.device) >= self.p
-        return x * kept / (1 - self.p)
-
-
 class ImageNet(Task):
     """Random resized crops and flips to train on, centre crops to be judged on; ``size`` is 224 pixels by default."""
 
@@ -60,7 +49,7 @@ class ImageNet(Task):
 
         root = data.imagenet(data_dir)
         self.folders = {part: ImageFolder(str(root / part)) for part in ("train", "val")}
-        size = int(config.workload_options.get("size", 224))
+        size = int(config.workload_options.get("size", SIZE))
         self.random = v2.Compose(
             [v2.PILToTensor(), v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
         )
@@ -81,13 +70,14 @@ class ImageNet(Task):
         return len(self.train_part)
 
     @override
-    def build(self) -> nn.Module:
-        model = self.workload.build(num_classes=len(self.folders["train"].classes))
-        for parent in list(model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, nn.Dropout):
-                    setattr(parent, name, Dropout(child.p))
-        return model
+    def arguments(self) -> Mapping[str, Any]:
+        return {"num_classes": len(self.folders["train"].classes)}
+
+    @override
+    @classmethod
+    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]]:
+        size = int(config.workload_options.get("size", SIZE))
+        return {"num_classes": 1000}, (torch.empty(2, 3, size, size, device="meta"),)
 
     @override
     def batches(self, order: Tensor, batch_size: int, epoch: int) -> Iterator[tuple[Tensor, ...]]:
@@ -113,11 +103,10 @@ class ImageNet(Task):
         return images.float().sub_(self.mean).div_(self.std)
 
     @override
-    def loss(self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def objective(
+        self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         pixels, labels = batch
-        for module in model.modules():
-            if isinstance(module, Dropout):
-                module.generator = generator
         return training_loss(self, model, self.inputs(model, pixels), labels)
 
     @override

@@ -1,34 +1,33 @@
 """Reading epoch records: which number a workload is judged by, and which of two is the better."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from benchmarks import workloads
 from benchmarks.base.records import Epoch, number
+from benchmarks.workloads.workload import Metric
 
-_LOWER = frozenset({"loss", "perplexity", "distance"})
-_TITLES: Mapping[str, str] = {
-    "top1": "test accuracy, %",
-    "top5": "top-5 accuracy, %",
-    "perplexity": "test perplexity",
-    "loss": "test loss",
-    "distance": "sliced Wasserstein distance",
-}
+__all__ = ["Metric", "best", "higher_is_better", "metric", "of", "score", "title"]
+
+
+def of(workload: str) -> Metric:
+    """The metric of the workload of that name or ``"module:object"``."""
+    return workloads.find(workload).metric
 
 
 def metric(workload: str) -> str:
     """The key of the number that the workload is judged by."""
-    return workloads.REGISTRY[workload].metric
+    return of(workload).key
 
 
 def title(workload: str) -> str:
     """What that number is called in tables and figures."""
-    return _TITLES.get(metric(workload), metric(workload))
+    return of(workload).title
 
 
 def higher_is_better(workload: str) -> bool:
     """Whether more of the metric is better."""
-    return metric(workload) not in _LOWER
+    return of(workload).higher_is_better
 
 
 def bounds(workload: str) -> tuple[float, float]:

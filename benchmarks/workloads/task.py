@@ -1,11 +1,11 @@
-"""What a workload is, and what the engine asks of it."""
+"""What the engine asks of a workload: batches, their loss, and the judgement of the model."""
 
 import abc
-import dataclasses
+import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from benchmarks.base import distributed
 from benchmarks.base.config import RunConfig
 from benchmarks.base.seeds import derive
+from benchmarks.workloads import dropout
+from benchmarks.workloads.workload import Workload, WorkloadError, resolve
 
 EVALUATION_BATCH = 500
 CLEAN = 5000  # training examples, at most, on which the loss without augmentation is measured
@@ -44,31 +46,6 @@ def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format
     return torch.contiguous_format if unsafe else torch.channels_last
 
 
-@dataclasses.dataclass(frozen=True)
-class Workload:
-    """A model on a data set.
-
-    Args:
-        name: its name in studies.
-        description: one line for ``list``.
-        dataset: name of the data set.
-        task: what is learned.
-        metric: the key of a record's evaluation that tables show.
-        build: makes the model from the options.
-        task_class: trains and judges it.
-        options: names of the `RunConfig.workload_options` it takes.
-    """
-
-    name: str
-    description: str
-    dataset: str
-    task: Literal["classification", "language", "gan"]
-    metric: str
-    build: Callable[..., nn.Module]
-    task_class: "type[Task]"
-    options: tuple[str, ...] = ()
-
-
 class Task(abc.ABC):
     """One run's data and model on one device: batches to train on, their loss, and the judgement of the model."""
 
@@ -90,15 +67,22 @@ class Task(abc.ABC):
     def batches(self, order: Tensor, batch_size: int, epoch: int) -> Iterator[tuple[Tensor, ...]]:
         """What `loss` needs of each batch of the training examples `order`, without waiting for the device."""
 
-    @abc.abstractmethod
     def loss(self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss to differentiate and the means over the batch of `columns`; runs on the device alone.
 
         Args:
             model: in train mode.
             batch: one item of `batches`.
-            generator: on the device, for augmentation and noise.
+            generator: on the device, for augmentation, noise and dropout.
         """
+        with dropout.drawing_from(generator, model):
+            return self.objective(model, batch, generator)
+
+    @abc.abstractmethod
+    def objective(
+        self, model: nn.Module, batch: tuple[Tensor, ...], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What `loss` gives, of a model whose dropout is taken care of."""
 
     @abc.abstractmethod
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -108,23 +92,60 @@ class Task(abc.ABC):
     def evaluate_clean(self, model: nn.Module) -> dict[str, float]:
         """The metrics on at most `CLEAN` training examples without augmentation; empty where they mean nothing."""
 
-    def build(self) -> nn.Module:
-        """The model as the workload and its options describe it."""
-        return self.workload.build(**self.config.workload_options)
+    @classmethod
+    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]] | None:
+        """The arguments of the network and what it is called with for two examples, on the meta device if possible.
+
+        From these the cost of a step is computed before there is data; None leaves it unknown.
+        """
+        return None
+
+    def arguments(self) -> Mapping[str, Any]:
+        """What the workload's own network is built with: the options of the run, and what only the task knows."""
+        return self.config.workload_options
+
+    def misfit(self, model: nn.Module) -> str:
+        """Why the model does not fit the data, empty if it does; asked where one of both is the user's own."""
+        return ""
 
     def model(self) -> nn.Module:
         """The model with the initial weights of the run's seed: the same on every device and for every optimizer."""
+        config = self.config
+        arguments = config.workload_options if config.model else self.arguments()
         with _lock, torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive(self.config.seed, "weights"))
-            model = self.build()
+            torch.default_generator.manual_seed(derive(config.seed, "weights"))
+            model = built(config.model, self.workload, arguments)
+            dropout.own(model)
         to: Any = model.to  # torch's types do not know `memory_format` together with a device
         placed: nn.Module = to(self.device, memory_format=memory_format(model, self.device))
+        why = self.misfit(placed) if config.model or config.data else ""
+        if why:
+            raise WorkloadError(f"model {config.model or self.workload.name!r} {why}")
         return placed
 
     def autocast(self) -> torch.autocast:
         """The precision of forward and backward."""
         dtype = torch.float16 if self.config.precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.config.precision != "fp32")
+
+
+def built(reference: str, workload: Workload, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network of a workload; where `reference` says that it is the user's own, errors are the user's to set right.
+
+    Raises:
+        WorkloadError: the function behind `reference` does not take the arguments, or returns something else.
+    """
+    if reference:
+        try:
+            inspect.signature(resolve(reference)).bind(**arguments)
+        except TypeError as error:
+            raise WorkloadError(f"model {reference!r} does not take {dict(arguments)}: {error}") from error
+    model: object = workload.build(**arguments)
+    if not isinstance(model, nn.Module):
+        raise WorkloadError(f"model {reference or workload.name!r} must give a Module, got {type(model).__name__}")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise WorkloadError(f"model {reference or workload.name!r} has no parameters to train")
+    return model
 
 
 def mean_over(sums: Tensor, names: tuple[str, ...]) -> dict[str, float]:

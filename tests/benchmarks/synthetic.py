@@ -19,6 +19,16 @@ def cifar10(folder: Path, train: int = 96, test: int = 24) -> Path:
     return folder
 
 
+def text(folder: Path, name: str, train: int = 12, test: int = 2) -> Path:
+    """A `text.npz` or `prose.npz` of sentences that count; returns the data directory."""
+    length = {"text": 64, "prose": 128}[name]
+    codes = np.frombuffer(" ".join(f"this is sentence {i}." for i in range(400)).encode(), np.uint8)
+    x, y = (codes[shift:][: (train + test) * length].reshape(-1, length) for shift in (0, 1))
+    arrays: dict[str, Any] = {"x_train": x[:train], "y_train": y[:train], "x_test": x[train:], "y_test": y[train:]}
+    np.savez(folder / f"{name}.npz", **arrays)
+    return folder
+
+
 def imagenet(folder: Path) -> Path:
     """An ImageNet of two classes, 24 images to train on and 7 to be judged on; returns the data directory."""
     rng = np.random.default_rng(0)

@@ -142,12 +142,12 @@ def test_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert data.fingerprint("cifar10", tmp_path) != first
 
 
-@pytest.mark.parametrize("name", ["digits", "text", "ring"])
+@pytest.mark.parametrize("name", ["digits", "text", "prose", "ring"])
 def test_embedded_data_needs_nothing(tmp_path: Path, name: str) -> None:
-    """Digits, text and ring come with what is installed, and no example is in both parts by construction."""
+    """Digits, texts and ring come with what is installed, and no example is in both parts by construction."""
     arrays = data.load(name, tmp_path)
     assert len(arrays.x_train) > 3 * len(arrays.x_test) > 0
-    if name == "text":
+    if name in ("text", "prose"):
         assert (arrays.x_train[0, 1:] == arrays.y_train[0, :-1]).all(), "targets are the next characters"
 
 

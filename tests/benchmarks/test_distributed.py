@@ -38,7 +38,8 @@ from benchmarks.training import checkpoint as checkpoints, engine
 from benchmarks.workloads.models.resnet import resnet18
 
 name, narrow = "imagenet-resnet18", lambda num_classes: resnet18(num_classes, width=1 / 8)
-workloads.REGISTRY = {**workloads.REGISTRY, name: dataclasses.replace(workloads.REGISTRY[name], build=narrow)}
+narrowed = dataclasses.replace(workloads.REGISTRY[name], network=narrow, fixed={})
+workloads.REGISTRY = {**workloads.REGISTRY, name: narrowed}
 runs, seen = [], {"written": [], "reports": 0}
 engine.AGREE_EVERY = 2
 init, replacing, write = engine.Run.__init__, checkpoints.replacing, report.write

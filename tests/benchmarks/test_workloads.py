@@ -1,22 +1,29 @@
 """The registry, and every kind of workload small enough to train here."""
 
 import dataclasses
+import itertools
 import math
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
-from synthetic import cifar10, imagenet
+from synthetic import cifar10, imagenet, text
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from benchmarks import workloads
 from benchmarks.base.config import RunConfig
+from benchmarks.base.records import Cost, Epoch, number
 from benchmarks.speed import overhead
 from benchmarks.training.engine import train
-from benchmarks.workloads import REGISTRY, WorkloadError, find
-from benchmarks.workloads.imagenet import Dropout
+from benchmarks.workloads import REGISTRY, WorkloadError, catalogue, find, metrics, sources
+from benchmarks.workloads.cost import flops_per_example
+from benchmarks.workloads.dropout import Dropout
 from benchmarks.workloads.models.resnet import resnet18
 from benchmarks.workloads.resident import crop
 from benchmarks.workloads.task import memory_format
@@ -25,20 +32,39 @@ CPU = torch.device("cpu")
 ADAM = {"lr": 1e-3}
 
 
-def test_registry_has_what_the_issue_lists() -> None:
+EMBEDDED = [
+    ("digits-mlp", {"hidden": 16}),
+    ("digits-vit", {"width": 16, "layers": 1}),
+    ("cifar10-vgg16", {"width": 1 / 16}),
+    ("cifar10-resnet18", {"width": 1 / 16}),
+    ("cifar10-wrn16-4", {"width": 1 / 8}),
+    ("cifar10-wrn16-4-original", {"width": 1 / 8}),
+    ("cifar10-fast", {"width": 1 / 8}),
+    ("text-lstm", {"hidden": 8}),
+    ("prose-lstm", {"hidden": 8}),
+    ("prose-transformer-small", {}),
+    ("prose-transformer-medium", {"tied": False}),
+    ("prose-transformer-large", {}),
+    ("zipf-softmax", {"bias": False}),
+    ("friedman-mlp", {"hidden": 16}),
+    ("ring-gan", {"hidden": 8}),
+]
+"""The workloads whose data is embedded, generated or easily imitated, as small as they go."""
+
+
+def test_registry_has_what_the_issues_list() -> None:
     """All workloads of the benchmark are there by name, each with a description."""
     cifar = {f"cifar{n}-{net}" for n in (10, 100) for net in ("vgg16", "resnet18", "wrn16-4", "wrn16-4-original")}
-    others = {
-        "digits-mlp",
-        "fashion-cnn",
-        "imagenet-vgg16",
-        "imagenet-resnet18",
-        "text-lstm",
-        "ring-gan",
-        "fashion-dcgan",
-    }
-    assert set(REGISTRY) == cifar | others
+    own = {"classification", "language", "regression"}
+    others = {"fashion-cnn", "fashion-vit", "imagenet-vgg16", "imagenet-resnet18", "fashion-dcgan"}
+    assert set(REGISTRY) == cifar | others | own | {name for name, _ in EMBEDDED}
     assert all(name == w.name and w.description for name, w in REGISTRY.items())
+
+
+def test_names_and_descriptions_are_read_without_torch() -> None:
+    """``list`` and ``--help`` stay quick: the catalogue imports nothing of torch."""
+    program = "import sys, benchmarks.workloads.metrics as m; m.title('digits-mlp'); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=Path(workloads.__file__).parents[2], check=True)
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
@@ -50,29 +76,106 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workload", "options"),
+    ("name", "option", "value", "allowed"),
     [
-        ("digits-mlp", {"hidden": 16}),
-        ("cifar10-vgg16", {"width": 1 / 16}),
-        ("cifar10-wrn16-4", {"width": 1 / 8}),
-        ("cifar10-wrn16-4-original", {"width": 1 / 8}),
-        ("text-lstm", {"hidden": 8}),
-        ("ring-gan", {"hidden": 8}),
+        ("cifar10-vgg16", "width", -1, "a number from 0.015625 to 16"),
+        ("cifar10-vgg16", "width", 0.01, "a number from"),
+        ("cifar10-vgg16", "width", math.nan, "a number from"),
+        ("cifar10-vgg16", "width", True, "a number from"),
+        ("cifar10-vgg16", "width", "wide", "a number from"),
+        ("digits-mlp", "hidden", 0, "a whole number from 1 to 65536"),
+        ("digits-mlp", "hidden", 16.5, "a whole number"),
+        ("prose-transformer-small", "tied", 1, "true or false"),
     ],
 )
-def test_an_epoch_of_each(tmp_path: Path, workload: str, options: dict[str, Any]) -> None:
-    """Every kind of workload trains, and its records have the metric that its tables show."""
-    config = RunConfig(
-        workload, "adam", ADAM, epochs=1, batch_size=32, max_steps=4, recalibrate=2, workload_options=options
-    )
-    folder = cifar10(tmp_path)
-    records = train(config, data_dir=folder, device=CPU, checkpoint=tmp_path / "checkpoint.pt")
+def test_options_out_of_range(name: str, option: str, value: object, allowed: str) -> None:
+    """A width below zero, or a value of another kind, is refused by name before anything is built."""
+    with pytest.raises(WorkloadError, match=f"option {option} of {name} must be {allowed}.*, got {value!r}"):
+        find(name, {option: value})
+
+
+@pytest.mark.parametrize("name", [name for name, workload in REGISTRY.items() if workload.options])
+def test_options_reach_the_network(name: str) -> None:
+    """Every option is a parameter of the network or known to the task, and its least value still builds one."""
+    workload = REGISTRY[name]
+    for option, kind in (workload.options or {}).items():
+        value = True if kind.kind is bool else max(kind.low, 4) if option == "width" and kind.kind is int else kind.low
+        config = RunConfig(name, "adam", ADAM, epochs=1, workload_options={option: value})
+        assert find(name, config.workload_options) is workload
+        assert flops_per_example(config) > 0
+
+
+def _timeless(records: list[Epoch] | None) -> list[Epoch]:
     assert records is not None
-    test = records[0]["test"]["running"]
-    assert math.isfinite(test[REGISTRY[workload].metric])
-    assert math.isfinite(records[0]["train"]["online_loss"])
-    if workload == "text-lstm":
-        assert test["perplexity"] == pytest.approx(math.exp(test["loss"]))
+    return [msgspec.structs.replace(record, time=Cost()) for record in records]
+
+
+@pytest.mark.parametrize(("workload", "options"), EMBEDDED)
+def test_each_trains_and_resumes(tmp_path: Path, workload: str, options: dict[str, Any]) -> None:
+    """Every workload trains, has the metric that its tables show, and ends the same however often it is stopped."""
+    config = RunConfig(
+        workload, "adam", ADAM, epochs=2, batch_size=4, max_steps=3, recalibrate=2, workload_options=options
+    )
+    folder = text(text(cifar10(tmp_path), "text"), "prose")
+    records = train(config, data_dir=folder, device=CPU, checkpoint=tmp_path / "undisturbed.pt")
+    assert records is not None
+    metric = metrics.of(workload)
+    for record in records:
+        assert metric.bounds[0] <= metrics.score(record, workload) <= metric.bounds[1]
+    if REGISTRY[workload].task == "language":
+        test = records[0].test.running
+        assert test["perplexity"] == pytest.approx(math.exp(number(test["loss"])))
+    again = None
+    while again is None:
+        again = train(
+            config, data_dir=folder, device=CPU, checkpoint=tmp_path / "stopped.pt", should_stop=_every_third().__next__
+        )
+    assert _timeless(again) == _timeless(records)
+
+
+def _every_third() -> Iterator[bool]:
+    return itertools.cycle([False, False, True])
+
+
+@pytest.mark.parametrize(("workload", "options"), [pair for pair in EMBEDDED if pair[0] != "ring-gan"])
+def test_the_loss_falls(tmp_path: Path, workload: str, options: dict[str, Any]) -> None:
+    """A few steps on one batch lower its loss by a tenth: gradients reach the weights, labels belong to the inputs."""
+    config = RunConfig(workload, "adam", ADAM, epochs=1, workload_options=options)
+    found = find(workload, options)
+    task = found.task_class(found, config, text(text(cifar10(tmp_path), "text"), "prose"), CPU)
+    model = task.model()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-2 if workload.endswith("lstm") else 1e-2)
+    losses = []
+    for _ in range(8):
+        loss, _ = task.loss(model, (torch.arange(8),), torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert min(losses) < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "ring", "benchmarks.workloads.zipf:classes"])
+def test_train_examples(tmp_path: Path, dataset: str) -> None:
+    """What the catalogue says of the size of a training set is what loading it gives, where that can be had here."""
+    examples = catalogue.EXAMPLES[dataset]
+    assert len(sources.load(sources.Source(dataset), tmp_path).x_train) == examples
+    assert {w.train_examples for w in REGISTRY.values() if w.dataset == dataset} == {examples}
+
+
+def test_flops_are_counted() -> None:
+    """The perceptron's products are known exactly; the paper's networks have the published arithmetic per epoch."""
+    products = 64 * 8 + 8 * 8 + 8 * 10
+    config = RunConfig("digits-mlp", "adam", ADAM, epochs=1, workload_options={"hidden": 8})
+    assert flops_per_example(config) == 2 * (3 * products - 64 * 8), "the images need no gradient"
+    for name, petaflop in (("vgg16", 0.094), ("resnet18", 0.166), ("wrn16-4", 0.126)):
+        config = RunConfig(f"cifar10-{name}", "adam", ADAM, epochs=1)
+        assert 50_000 * flops_per_example(config) == pytest.approx(petaflop * 1e15, rel=0.01)
+    whole, half = (
+        flops_per_example(RunConfig("cifar10-vgg16", "adam", ADAM, epochs=1, workload_options={"width": width}))
+        for width in (1, 0.5)
+    )
+    assert 3.9 < whole / half < 4
 
 
 def test_bf16(tmp_path: Path) -> None:
@@ -173,7 +276,9 @@ def test_no_unsafe_convolution_runs_in_channels_last(
             for tensor in (*args, layer.weight):
                 assert tensor.stride() == torch.empty(tensor.shape).stride()
 
-    narrow = dataclasses.replace(REGISTRY["imagenet-resnet18"], build=lambda num_classes: resnet18(num_classes, 1 / 16))
+    narrow = dataclasses.replace(
+        REGISTRY["imagenet-resnet18"], network=lambda num_classes: resnet18(num_classes, 1 / 16), fixed={}
+    )
     monkeypatch.setattr(workloads, "REGISTRY", {**REGISTRY, narrow.name: narrow})
     options = {"size": 32} if workload == narrow.name else {"width": 1 / 16}
     config = RunConfig(workload, "sgd", {"lr": 0.01}, epochs=1, batch_size=24, recalibrate=1, workload_options=options)

@@ -1,4 +1,4 @@
-"""Small networks: a perceptron, a convolutional net, a character LSTM and two generative adversarial pairs."""
+"""Small networks: perceptrons, a convolutional net, a character LSTM and two generative adversarial pairs."""
 
 from collections.abc import Mapping
 
@@ -26,6 +26,14 @@ def cnn(classes: int, width: float = 1.0) -> nn.Sequential:
         *(nn.Conv2d(first, second, 3, padding=1, bias=False), nn.BatchNorm2d(second), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(7 * 7 * second, hidden), nn.ReLU(), nn.Linear(hidden, classes)),
     )
+
+
+def softmax_regression(inputs: int, classes: int, bias: bool = True) -> nn.Linear:
+    """One linear layer that starts at 0."""
+    layer = nn.Linear(inputs, classes, bias)
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
 
 
 class CharLSTM(nn.Module):

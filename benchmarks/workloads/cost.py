@@ -1,0 +1,59 @@
+"""What a workload's step costs in arithmetic, before anything is run."""
+
+import functools
+import json
+import math
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.base.config import RunConfig
+from benchmarks.workloads import of
+
+EXAMPLES = 2  # of the batch that is counted: batch norm needs more than one
+
+
+def flops_per_example(config: RunConfig) -> float:
+    """Floating-point operations of forward and backward per training example, two for a multiply-add.
+
+    Products and convolutions are counted, as `torch.utils.flop_counter` does it; on the meta device, so that nothing is
+    computed. NaN where a task does not say what its model takes, or the model cannot be run without data.
+
+    Raises:
+        benchmarks.workloads.WorkloadError: as `benchmarks.workloads.of`.
+    """
+    options, data_options = (
+        json.dumps(dict(x), sort_keys=True) for x in (config.workload_options, config.data_options)
+    )
+    return _flops(config.workload, config.model, options, config.data, data_options)
+
+
+@functools.lru_cache(maxsize=4096)
+def _flops(workload: str, model: str, options: str, data: str, data_options: str) -> float:
+    """The same, of what it depends on."""
+    config = RunConfig(
+        workload,
+        "",
+        {},
+        epochs=1,
+        model=model,
+        workload_options=json.loads(options),
+        data=data,
+        data_options=json.loads(data_options),
+    )
+    found = of(config)
+    specimen = found.task_class.specimen(found, config)
+    if specimen is None:
+        return math.nan
+    arguments, inputs = specimen
+    try:
+        with torch.device("meta"):
+            network = found.build(**(config.workload_options if model else arguments))
+        with FlopCounterMode(display=False) as counter:
+            outputs = [x.float().sum() for x in tree_leaves(network(*inputs)) if isinstance(x, Tensor)]
+            torch.stack(outputs).sum().backward()
+    except (RuntimeError, NotImplementedError):  # an operation that needs numbers
+        return math.nan
+    return float(counter.get_total_flops()) / EXAMPLES
