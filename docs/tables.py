@@ -118,7 +118,7 @@ def step_sizes() -> dict[str, str]:
     made = f"`python -m benchmarks run width`, torch {record.environment['torch']}."
     tables = {"width": study_report.widths(record), "carried": study_report.carried(record)}
     return {
-        name: f"{table(one.headers, one.rows)}\n{textwrap.fill(' '.join((*one.notes, made)), 119)}\n"
+        name: f"{table(one.headers, one.texts)}\n{textwrap.fill(' '.join((*one.notes, made)), 119)}\n"
         for name, one in tables.items()
     }
 

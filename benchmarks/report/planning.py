@@ -64,7 +64,8 @@ def plan(study: Study, store: Store, difference: float, sd: float | None = None)
             f"{where}: {comparisons} comparison{'s' * (comparisons > 1)}, sd {spread.sd:.3g} ({spread.source})"
         )
         lines.append(f"  a difference of {difference:g} needs {needed} seeds an arm")
-        told = "no difference can be told" if math.isnan(found) else f"a difference of {found:.3g} is found"
+        least, most = metrics.bounds(workload)
+        told = f"a difference of {found:.3g} is found" if found <= most - least else "no difference is found"
         lines.append(f"  with the study's {n} seed{'s' * (n > 1)} {told}")
     lines.append(
         f"found: with a probability of {POWER}, by Welch's test at the level of Holm's first step, however many of the "

@@ -44,6 +44,13 @@ def test_the_command(tmp_path, results, capsys):
     assert "give --sd" in capsys.readouterr().err
 
 
+def test_one_seed_finds_nothing(tmp_path, results):
+    """Nor do two, where the difference would have to be larger than an accuracy can be."""
+    for seeds in (1, 2):
+        study = load(tmp_path, STUDY.replace("seeds = 3", f"seeds = {seeds}"))
+        assert plan(study, results, 1.0, sd=5.0)[2].endswith("no difference is found")
+
+
 def test_a_tuned_study_compares_its_entries(tmp_path, results):
     """Not its trials."""
     grid = '[tuning]\ntrials = 2\n[[runs]]\noptimizer = ["sgd", "adam", "padam"]\nhyper.lr = [0.1, 0.01]\n'

@@ -51,10 +51,15 @@ def test_of_two_complete_versions_the_newer_counts(study, results):
 
 @pytest.mark.parametrize(
     ("other", "named"),
-    [(NEW, "sources bbbb, commit c2"), ({"torch": "9"}, "torch 9"), ({"device": "a GPU"}, "device a GPU")],
+    [
+        (NEW, "sources bbbb, commit c2"),
+        ({"torch": "9"}, "torch 9"),
+        ({"device": "a GPU"}, "device a GPU"),
+        ({"sources": None, "commit": "c0"}, "sources c0, commit c0"),
+    ],
 )
 def test_a_mixture_is_named(study, results, other, named):
-    """Each table of both says which arms were made by what."""
+    """Each table of both says which arms were made by what; files from before there were sources go by their commit."""
     fill([run for run in study.runs() if run.arm.label == "sgd"], results, scored(90.0), **OLD)
     fill([run for run in study.runs() if run.arm.label == "adam"], results, scored(90.0), **{**OLD, **other})
     found = {table.name: table for table in tables.build(collect(study, results))}
