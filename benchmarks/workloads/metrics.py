@@ -32,9 +32,7 @@ def higher_is_better(workload: str) -> bool:
 
 def bounds(workload: str) -> tuple[float, float]:
     """The least and the greatest value that the metric can take."""
-    return {"top1": (0.0, 100.0), "top5": (0.0, 100.0), "perplexity": (1.0, math.inf)}.get(
-        metric(workload), (0.0, math.inf)
-    )
+    return of(workload).bounds
 
 
 def score(record: Epoch, workload: str, statistics: str = "running") -> float:
