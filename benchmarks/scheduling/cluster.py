@@ -107,7 +107,7 @@ class _Driver:
             while (waiting or self._pending) and not self._stop():
                 while waiting and len(self._pending) < ahead:
                     planned = waiting.popleft()
-                    if not self._submit(planned) and waiting is not taken:
+                    if self._stop.leaves(planned.expected) and not self._submit(planned) and waiting is not taken:
                         taken.append(planned)
                 for reference in self._ray.wait(list(self._pending), timeout=0.5)[0] if self._pending else ():
                     planned, claim = self._pending.pop(reference)

@@ -85,6 +85,10 @@ class Stop:
         """Whether to stop."""
         return self._event.is_set() or (self.deadline is not None and time.time() >= self.deadline)
 
+    def leaves(self, seconds: float | None) -> bool:
+        """Whether the budget leaves so much time; yes where the time is unknown or without a limit."""
+        return seconds is None or self.deadline is None or time.time() + seconds <= self.deadline
+
     def now(self) -> None:
         """Stop at the next opportunity."""
         self._event.set()

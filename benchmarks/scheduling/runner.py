@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -112,9 +113,11 @@ class _Session:
                 if self.outcome.broken or distributed.anywhere(self.stop(), device):
                     return
                 try:
-                    yield waiting.popleft()
+                    planned = waiting.popleft()
                 except IndexError:  # another thread was faster
                     return
+                if distributed.agreed(functools.partial(self.stop.leaves, planned.expected)):
+                    yield planned
 
     def _claimed(self, planned: Planned, slot: int, device: torch.device) -> None:
         """Make a run, unless another process is making it or has just made it."""
