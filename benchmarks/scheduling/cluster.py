@@ -200,5 +200,13 @@ def _train(
     where = described(torch.device(device), config, side_by_side)
     if late():
         return None, where
-    records = train(config, data_dir=data_dir, device=torch.device(device), checkpoint=checkpoint, should_stop=late)
-    return records, where
+    made: dict[str, Any] = {}
+    records = train(
+        config,
+        data_dir=data_dir,
+        device=torch.device(device),
+        checkpoint=checkpoint,
+        should_stop=late,
+        on_resume=made.update,
+    )
+    return records, where | made

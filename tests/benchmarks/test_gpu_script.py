@@ -229,4 +229,3 @@ def test_short_calls_on_bare_machines_make_what_one_long_call_makes(call, tmp_pa
     )
     assert len(whole) == 2
     assert pieces == whole
-    print(calls, "calls")

@@ -273,6 +273,20 @@ def test_epochs_are_told_as_they_come(results):
     assert told == [("padam/seed0", 1)]
 
 
+def test_a_run_that_other_code_began_says_so(results):
+    """Its record names both, so it passes for neither's."""
+
+    def resumed(config, *, on_resume, **rest):
+        on_resume({"sources": "old+new", "torch": "2.0+2.1", "device": "cpu"})
+        return fake_train(config, **rest)
+
+    execute(planned([run_of(0)], results), results, resumed)
+    (run,) = results.results()
+    assert (run.provenance.sources, run.provenance.torch) == ("old+new", "2.0+2.1")
+    (one,) = planned([run_of(0)], results)
+    assert (one.state, one.own) == ("done", False)
+
+
 def test_killed_and_resumed_is_the_same_run(tmp_path):
     """Killed with -9 in the middle of a run, then again: the file equals an uninterrupted one, but for times."""
     config, data = dataclasses.replace(CONFIG, epochs=40, max_steps=0), tmp_path / "data"
