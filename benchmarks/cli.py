@@ -7,6 +7,7 @@ so that help is there at once.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DONE, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+_STARTED = time.monotonic()  # before torch is imported: a budget is of the whole command
 _CODES = {"done": DONE, "failed": FAILED, "broken": BAD_INPUT, "stopped": STOPPED, "interrupted": INTERRUPTED}
 _THEORY = ("study", "results", "output", "data_dir", "device", "threads")  # what means something to those studies
 
@@ -167,7 +169,7 @@ def _run(options: argparse.Namespace) -> int:
         devices=devices(options.device),
         jobs=options.jobs_per_device,
         threads=options.threads,
-        budget=options.time_budget,
+        budget=options.time_budget and max(1e-3, options.time_budget - (time.monotonic() - _STARTED)),
         whole=options.whole,
         ray=options.ray,
     )

@@ -61,7 +61,7 @@ measure() {
     [[ " $measurements " == *" $name "* && ! -f $runs/measured/$name.done ]] || return 0
     ((limit > 10)) || return 0
     echo "== $name (at most $limit s)"
-    timeout -k 5 "$limit" "$python" -m benchmarks "$@" --device "$device" --output "$runs/measured/$name.md" || code=$?
+    timeout --foreground -k 5 "$limit" "$python" -m benchmarks "$@" --device "$device" --output "$runs/measured/$name.md" || code=$?
     if ((code == 0)); then
         touch "$runs/measured/$name.done"
     elif ((code == 124 || code == 137)); then
@@ -84,7 +84,7 @@ study() {
     seconds=$(left)
     ((seconds > 10)) || return 0
     echo "== $* $which ($seconds s left)"
-    timeout -k 5 $((seconds + reserve / 2)) "$python" -m benchmarks run "$@" --device "$device" --data-dir "$data" \
+    timeout --foreground -k 5 $((seconds + reserve / 2)) "$python" -m benchmarks run "$@" --device "$device" --data-dir "$data" \
         --results "$runs" --jobs-per-device "$jobs" --time-budget "$seconds" --no-report $which || code=$?
     pack
     ((code == 0)) && touch "$done"

@@ -43,7 +43,7 @@ def wing_of(module: str) -> str:
 
 
 def imported(path: Path, *, at_once: bool = False) -> Iterator[tuple[str, str]]:
-    """(module of the benchmark, name taken from it), wherever the file imports; `at_once`: while it is imported itself."""
+    """(module of the benchmark, name taken from it), wherever the file imports, or only what it needs `at_once`."""
     stack: list[ast.AST] = [tree(path)]
     while stack:
         node = stack.pop()

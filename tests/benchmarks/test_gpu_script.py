@@ -5,6 +5,7 @@ Calls do not share a disk: a new one is given what the last one packed, and noth
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import session
 from benchmarks.base import store
 from benchmarks.base.store import Store
 
@@ -202,30 +204,36 @@ def parts(tmp_path):
 
 def test_short_calls_on_bare_machines_make_what_one_long_call_makes(call, tmp_path, parts):
     """Real runs on the CPU: the data in two parts, each call with nothing but what was carried to it."""
-    (tmp_path / "study.toml").write_text(STUDY)
-    real = {"PYTHON": sys.executable, "DEVICE": "cpu", "JOBS": "1", "STUDIES": f"{tmp_path / 'study.toml'}"}
-    real["MEASURE"] = ""
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY)
+    real = {"PYTHON": sys.executable, "DEVICE": "cpu", "JOBS": "1", "MEASURE": "", "STUDIES": str(study)}
     shutil.copytree(tmp_path / "parts/a", tmp_path / "carry/a")
-    _, process = call("60", **real)
+    _, process = call("25", **real)
     assert process.returncode == 3, process.stderr
     assert "waits for the part that has not come yet" in process.stdout
     shutil.rmtree(tmp_path / "carry/a")
     shutil.copytree(tmp_path / "parts/b", tmp_path / "carry/b")  # to the same machine, which has kept the first part
-    _, process = call("600", **real)
+    _, process = call("25", **real)
     assert process.returncode == 0, process.stderr
     with np.load(tmp_path / "data/cifar10.npz") as found:
         assert all((found[name] == x).all() for name, x in parts.items())
-    shutil.copytree(tmp_path / "runs", tmp_path / "whole")
-    calls = 0
-    while "all done" not in process.stdout or not calls:
-        _, process = call("36", **real)
-        assert process.returncode == 0, process.stderr
-        carry_on(tmp_path)
-        calls += 1
-        assert calls < 12
-    whole, pieces = (
-        {run.path.name: store.comparable(run.path) for run in Store(tmp_path / place).results()}
-        for place in ("whole", "runs")
-    )
+    settings = session.Settings(tmp_path / "data", threads=1)
+    assert session.run(study, tmp_path / "whole", settings=settings, say=None).status == "done"
+    whole = {run.path.name: store.comparable(run.path) for run in Store(tmp_path / "whole").results()}
+
+    # One machine ends in the middle of a run, the next one makes the other run, the third goes on with the first one.
+    stop = {"only": ["padam"], "on_epoch": lambda label, epoch: os.kill(os.getpid(), signal.SIGINT)}
+    outcome = session.run(study, tmp_path / "runs", settings=settings, say=None, **stop)
+    assert outcome.status == "interrupted"
+    assert "begun runs" not in call("25", keep=True, **real)[1].stdout
+    carry_on(tmp_path)
+    _, process = call("600", **real | {"STUDIES": f"{study} --only sgd"})
+    assert process.returncode == 0, process.stderr
+    assert len(packed(tmp_path / "gpu_out", "states.tar")) == 1
+    carry_on(tmp_path)
+    _, process = call("600", **real)
+    assert process.returncode == 0, process.stderr
+    assert "1 of 2 runs to do, 1 done before" in process.stdout
+    assert "all done" in process.stdout
     assert len(whole) == 2
-    assert pieces == whole
+    assert {run.path.name: store.comparable(run.path) for run in Store(tmp_path / "runs").results()} == whole

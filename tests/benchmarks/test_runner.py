@@ -224,6 +224,21 @@ def test_ctrl_c_stops_politely(results):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(results):
+    """`timeout` signals the process and its group; the second must not end what the first has asked to save."""
+
+    def interrupted(config, *, should_stop, **rest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not should_stop():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)  # the main thread handles signals between two looks at its threads
+        return fake_train(config, should_stop=should_stop, **rest)
+
+    outcome = execute(planned([run_of(0)], results), results, interrupted)
+    assert (outcome.status, outcome.stopped) == ("interrupted", ["padam/seed0"])
+
+
 def test_a_failing_run_does_not_stop_the_others(results):
     """Its traceback is kept for the end; where the error says itself what is wrong, its message alone."""
 
