@@ -7,6 +7,7 @@ so that help is there at once.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DONE, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+_STARTED = time.monotonic()  # before torch is imported: a budget is of the whole command
 _CODES = {"done": DONE, "failed": FAILED, "broken": BAD_INPUT, "stopped": STOPPED, "interrupted": INTERRUPTED}
 _THEORY = ("study", "results", "output", "data_dir", "device", "threads")  # what means something to those studies
 
@@ -62,10 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", type=_list_of(str), metavar="D,…", help="e.g. cpu, cuda, cuda:0,cuda:1")
     command.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="data sets (data/)")
     command.add_argument("--time-budget", type=_positive, metavar="SECONDS", help="stop, resumably, after so long")
+    command.add_argument("--whole", action="store_true", help="begin no run that would not end within the time budget")
     command.add_argument("--jobs-per-device", type=_count, default=1, metavar="K", help="runs side by side (1)")
     command.add_argument("--threads", type=_count, metavar="N", help="CPU threads of each run")
     command.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS", help="spread over a Ray cluster")
     command.add_argument("--dry-run", action="store_true", help="say what would run, and for how long")
+    command.add_argument("--no-report", action="store_true", help="run, and leave the report to another time")
     command.add_argument("--force", action="store_true", help="run again what is done, from the beginning")
     command.add_argument(
         "--fresh", action="store_true", help="run again what other code, torch or device has done, and keep both"
@@ -165,7 +169,8 @@ def _run(options: argparse.Namespace) -> int:
         devices=devices(options.device),
         jobs=options.jobs_per_device,
         threads=options.threads,
-        budget=options.time_budget,
+        budget=options.time_budget and max(1e-3, options.time_budget - (time.monotonic() - _STARTED)),
+        whole=options.whole,
         ray=options.ray,
     )
     asked = {key: getattr(options, key) for key in ("seeds", "only", "force", "fresh")}
@@ -176,7 +181,7 @@ def _run(options: argparse.Namespace) -> int:
     outcome = session.run(options.study, options.results, settings=settings, **asked)
     if distributed.first():
         _say(outcome)
-        if outcome.status not in ("interrupted", "broken"):
+        if outcome.status not in ("interrupted", "broken") and not options.no_report:
             _write_report([options.study], options)
     return _CODES[outcome.status]
 

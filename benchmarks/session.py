@@ -25,6 +25,7 @@ from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.store import Store, read
 from benchmarks.scheduling import cluster, runner
 from benchmarks.scheduling import survey as surveys
+from benchmarks.scheduling.estimate import Estimator
 from benchmarks.scheduling.outcome import Outcome, Say, Stop
 from benchmarks.scheduling.plan import Planned, distinct, plan
 from benchmarks.scheduling.runner import OnEpoch
@@ -151,9 +152,19 @@ class _Stages:
         for one in planned:
             for file in one.skipped:
                 self._tell(f"not believed: {file.reason}")
+        if todo and self.settings.whole:
+            todo = distributed.agreed(lambda: self._expected(todo))
         if todo:
             execute = runner.execute if self.settings.ray is None else cluster.execute
             self._outcome.add(execute(todo, self.store, self.settings, self._stop, train, self.say, self.on_epoch))
+
+    def _expected(self, todo: Sequence[Planned]) -> list[Planned]:
+        """The runs with the seconds that earlier ones say they take; of those that are begun nobody knows the rest."""
+        estimator = Estimator(self.store, torch.device(self.settings.devices[0]), self.settings)
+        return [
+            one if one.state == "begun" else dataclasses.replace(one, expected=estimator.known(one.run.config))
+            for one in todo
+        ]
 
     def _final_runs(self) -> list[Run]:
         """The runs of the settings that the trials chose."""

@@ -107,7 +107,7 @@ class _Driver:
             while (waiting or self._pending) and not self._stop():
                 while waiting and len(self._pending) < ahead:
                     planned = waiting.popleft()
-                    if not self._submit(planned) and waiting is not taken:
+                    if self._stop.leaves(planned.expected) and not self._submit(planned) and waiting is not taken:
                         taken.append(planned)
                 for reference in self._ray.wait(list(self._pending), timeout=0.5)[0] if self._pending else ():
                     planned, claim = self._pending.pop(reference)
@@ -200,5 +200,13 @@ def _train(
     where = described(torch.device(device), config, side_by_side)
     if late():
         return None, where
-    records = train(config, data_dir=data_dir, device=torch.device(device), checkpoint=checkpoint, should_stop=late)
-    return records, where
+    made: dict[str, Any] = {}
+    records = train(
+        config,
+        data_dir=data_dir,
+        device=torch.device(device),
+        checkpoint=checkpoint,
+        should_stop=late,
+        on_resume=made.update,
+    )
+    return records, where | made

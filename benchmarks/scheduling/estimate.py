@@ -104,6 +104,11 @@ class Estimator:
         arithmetic = work * config.batch_size / (_UTILIZATION * self.speed(config.precision))
         return config.epochs * steps * (arithmetic + _PER_STEP[self._device.type]), "a calibrated guess"
 
+    def known(self, config: RunConfig) -> float | None:
+        """Expected seconds of a run by earlier runs, None where they say nothing."""
+        seconds, source = self.seconds(config)
+        return seconds if source.startswith("earlier") else None
+
     def _from_samples(self, config: RunConfig) -> tuple[float, float, str] | None:
         """Seconds of a step and of an evaluation, and from where: the nearest kind of earlier runs that there are."""
         found = self._samples.get(config.workload, [])

@@ -11,6 +11,8 @@ from typing import Literal
 
 from benchmarks.base import distributed
 
+TOGETHER = 1.0  # seconds within which two signals are one request
+
 Say = Callable[[str], None]
 """Gets a line for people."""
 
@@ -85,6 +87,10 @@ class Stop:
         """Whether to stop."""
         return self._event.is_set() or (self.deadline is not None and time.time() >= self.deadline)
 
+    def leaves(self, seconds: float | None) -> bool:
+        """Whether the budget leaves so much time; yes where the time is unknown or without a limit."""
+        return seconds is None or self.deadline is None or time.time() + seconds <= self.deadline
+
     def now(self) -> None:
         """Stop at the next opportunity."""
         self._event.set()
@@ -98,6 +104,7 @@ class Stop:
     def on_signals(self) -> Iterator[None]:
         """Stop on Ctrl-C and on a polite kill; a second one ends the process at once. In the main thread alone.
 
+        What comes within a second is one: `timeout` and some schedulers signal a process and, besides, its whole group.
         Under torchrun it does not: torchrun passes on to its processes what the terminal has sent them already, and
         kills those that do not end within half a minute.
         """
@@ -105,12 +112,15 @@ class Stop:
             yield
             return
 
+        first = 0.0
+
         def handle(number: int, frame: FrameType | None) -> None:
+            nonlocal first
             if self.interrupted:
-                if distributed.active():
+                if distributed.active() or time.monotonic() < first + TOGETHER:
                     return
                 raise KeyboardInterrupt
-            self.interrupted = True
+            first, self.interrupted = time.monotonic(), True
             self.now()
             if self._say is not None:
                 self._say("\nstopping: the state of running runs is being saved (again to stop at once)")

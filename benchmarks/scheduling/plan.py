@@ -32,6 +32,7 @@ class Planned:
         files_done: a glob of the files in the store each of which makes it done.
         seen: those that there were when this was planned, with the time of each; what comes later another process made.
         anew: whether it is to be made though it is done, from the beginning.
+        expected: seconds that earlier runs say it takes; None where they do not, or nobody asked.
     """
 
     run: Run
@@ -44,6 +45,7 @@ class Planned:
     files_done: str = ""
     seen: frozenset[tuple[Path, int]] = frozenset()
     anew: bool = False
+    expected: float | None = None
 
     @property
     def due(self) -> bool:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -112,9 +113,11 @@ class _Session:
                 if self.outcome.broken or distributed.anywhere(self.stop(), device):
                     return
                 try:
-                    yield waiting.popleft()
+                    planned = waiting.popleft()
                 except IndexError:  # another thread was faster
                     return
+                if distributed.agreed(functools.partial(self.stop.leaves, planned.expected)):
+                    yield planned
 
     def _claimed(self, planned: Planned, slot: int, device: torch.device) -> None:
         """Make a run, unless another process is making it or has just made it."""
@@ -152,6 +155,7 @@ class _Session:
         run, config = planned.run, planned.run.config
         self.progress.start(slot, run.label, config.epochs)
         checkpoint = self.store.checkpoint(planned.identity)
+        made: dict[str, Any] = {}  # by what the whole run is, where another version of the code began it
 
         def on_epoch(record: Epoch) -> None:
             self.progress.epoch(slot, record.epoch, note(config, [record]))
@@ -169,13 +173,14 @@ class _Session:
                 on_epoch=on_epoch,
                 should_stop=self.stop,
                 on_step=lambda done, total: self.progress.step(slot, done, total),
+                on_resume=made.update,
             )
             if records is None:
                 self.outcome.stopped.append(run.label)
                 return
             if distributed.rank() == 0:
                 where = described(device, config, self._side_by_side)
-                self.store.write(config, planned.fingerprint, where, records)
+                self.store.write(config, planned.fingerprint, where | made, records)
             self.outcome.finished.append(run.label)
             self.progress.finish(run.label, note(config, records))
         except (StoreError, OSError) as error:

@@ -23,6 +23,7 @@ class Settings:
         jobs: runs side by side on each of them, at least 1.
         threads: CPU threads of each run, at least 1; None leaves torch's choice.
         budget: seconds after which to stop, above 0; None for no limit.
+        whole: begin no run that, going by earlier runs, would not end within the budget.
         ray: address of a Ray cluster, ``"local"`` for one of this machine's own, None for no Ray.
 
     Raises:
@@ -34,6 +35,7 @@ class Settings:
     jobs: int = 1
     threads: int | None = None
     budget: float | None = None
+    whole: bool = False
     ray: str | None = None
 
     def __post_init__(self) -> None:
@@ -43,6 +45,8 @@ class Settings:
                 raise SettingsError(f"{name} must be an integer of at least 1, got {value!r}")
         if self.budget is not None and not self.budget > 0:
             raise SettingsError(f"budget must be a number of seconds above 0, got {self.budget!r}")
+        if self.whole and self.budget is None:
+            raise SettingsError("whole runs are those that end within a budget: give one")
         object.__setattr__(self, "data_dir", Path(self.data_dir))
         object.__setattr__(self, "devices", devices(self.devices))
 

@@ -37,8 +37,16 @@ def start(tmp_path):
     running = []
 
     def run(*arguments):
-        command = [sys.executable, "-m", "benchmarks", "run", str(tmp_path / "study.toml"), "--device", "cpu"]
-        command += ["--results", str(tmp_path / "runs"), "--data-dir", str(tmp_path / "data"), *arguments]
+        command = [sys.executable, "-m", "benchmarks", "run", str(tmp_path / "study.toml"), "--no-report"]
+        command += [
+            "--device",
+            "cpu",
+            "--results",
+            str(tmp_path / "runs"),
+            "--data-dir",
+            str(tmp_path / "data"),
+            *arguments,
+        ]
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ}
         )

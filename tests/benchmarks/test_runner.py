@@ -224,6 +224,21 @@ def test_ctrl_c_stops_politely(results):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(results):
+    """`timeout` signals the process and its group; the second must not end what the first has asked to save."""
+
+    def interrupted(config, *, should_stop, **rest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not should_stop():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)  # the main thread handles signals between two looks at its threads
+        return fake_train(config, should_stop=should_stop, **rest)
+
+    outcome = execute(planned([run_of(0)], results), results, interrupted)
+    assert (outcome.status, outcome.stopped) == ("interrupted", ["padam/seed0"])
+
+
 def test_a_failing_run_does_not_stop_the_others(results):
     """Its traceback is kept for the end; where the error says itself what is wrong, its message alone."""
 
@@ -271,6 +286,20 @@ def test_epochs_are_told_as_they_come(results):
         on_epoch=lambda label, epoch: told.append((label, epoch.epoch)),
     )
     assert told == [("padam/seed0", 1)]
+
+
+def test_a_run_that_other_code_began_says_so(results):
+    """Its record names both, so it passes for neither's."""
+
+    def resumed(config, *, on_resume, **rest):
+        on_resume({"sources": "old+new", "torch": "2.0+2.1", "device": "cpu"})
+        return fake_train(config, **rest)
+
+    execute(planned([run_of(0)], results), results, resumed)
+    (run,) = results.results()
+    assert (run.provenance.sources, run.provenance.torch) == ("old+new", "2.0+2.1")
+    (one,) = planned([run_of(0)], results)
+    assert (one.state, one.own) == ("done", False)
 
 
 def test_killed_and_resumed_is_the_same_run(tmp_path):
