@@ -6,6 +6,7 @@ so that help is there at once.
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="studies, workloads and optimizers")
     command.set_defaults(command=_list)
+
+    command = commands.add_parser("new", help="write a commented study that runs as it is, to be changed")
+    command.set_defaults(command=_new)
+    command.add_argument("name", help="of the study; without --path it goes into NAME.toml")
+    command.add_argument("--tuned", action="store_true", help="choose each optimizer's settings among trials first")
+    command.add_argument("--path", type=Path, metavar="FILE.toml", help="where it goes")
+
+    command = commands.add_parser("schema", help="print the JSON Schema of study files, for editors")
+    command.set_defaults(command=_schema)
 
     command = commands.add_parser("run", help="run what is missing of a study, then report", epilog=_EPILOG)
     command.set_defaults(command=_run)
@@ -136,16 +146,36 @@ def _add_places(command: argparse.ArgumentParser) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     from benchmarks import studies, theory, workloads
-    from benchmarks.training import optimizers
+    from benchmarks.base import references
+    from benchmarks.training import catalogue
 
-    for title, entries in (
-        ("studies", studies.titles() | theory.TITLES),
-        ("workloads", {name: workload.description for name, workload in workloads.REGISTRY.items()}),
-        ("optimizers", {name: entry.title for name, entry in optimizers.REGISTRY.items()}),
+    schedules: dict[str, str] = {}
+    for title, own, group in (
+        ("studies", studies.titles() | theory.TITLES, ""),
+        ("workloads", {name: one.description for name, one in workloads.REGISTRY.items()}, references.WORKLOADS),
+        ("optimizers", {name: one.title for name, one in catalogue.REGISTRY.items()}, references.OPTIMIZERS),
+        ("schedules", schedules, references.SCHEDULES),
     ):
-        print(f"{title}:")
-        for name, text in entries.items():
-            print(f"  {name:24} {text}")
+        known = references.Catalogue(title, {name: references.Item("", text) for name, text in own.items()}, group)
+        if known:
+            print(f"{title}:")
+        for name, item in known.items():
+            print(f"  {name:24} {item.title}")
+    return DONE
+
+
+def _new(options: argparse.Namespace) -> int:
+    from benchmarks.studies import template
+
+    path = template.write(options.name, tuned=options.tuned, path=options.path)
+    print(f"{path} is written; run it: python -m benchmarks run {shlex.quote(str(path))}")
+    return DONE
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from benchmarks.studies import schema
+
+    print(schema.json_schema(), end="")
     return DONE
 
 

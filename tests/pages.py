@@ -12,7 +12,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
-BLOCK = re.compile(r"^```(?:python(?: (\S+\.py))?|(sh run))\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(?:python(?: (\S+\.py))?|toml (\S+\.toml)|(sh run))\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 FOLDER = ROOT / "docs" / "frameworks"
 # What the pages of docs/frameworks need besides torch. `make test-frameworks` installs it and runs them.
@@ -39,8 +39,8 @@ def needs(page: Path) -> tuple[str, ...]:
 def run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the blocks of a page, one after the other, in a folder.
 
-    Python runs in one module. A block headed "python train.py" becomes that file, and one headed "sh run" is commands,
-    which find the programs of this Python first.
+    Python runs in one module. A block headed "python train.py" or "toml study.toml" becomes that file, and one headed
+    "sh run" is commands, which find the programs of this Python first.
     """
     if page.stem == "fsdp2" and torch.__version__.startswith("2.6."):
         pytest.skip("the fully_shard of torch 2.6 does not run on a CPU")
@@ -49,13 +49,13 @@ def run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("__page__")  # a module of its own, so that its classes can be pickled
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in BLOCK.finditer(text):
-        file, commands, code = block.groups()
-        if file:
+        module_file, toml_file, commands, code = block.groups()
+        if file := module_file or toml_file:
             (folder / file).write_text(code)
         elif commands:
             _shell(code)
         else:
-            line = text[: block.start(3)].count("\n")
+            line = text[: block.start(4)].count("\n")
             exec(compile("\n" * line + code, str(page), "exec"), vars(module))
 
 

@@ -50,7 +50,7 @@ def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("page", pages.OF_FRAMEWORKS, ids=relative)
 def test_pages_of_frameworks_end_with_a_checkpoint(page: Path) -> None:
     """Each shows that training goes on from the framework's own checkpoint to the same bits; `pages.run` runs it."""
-    code = "".join(block[3] for block in pages.BLOCK.finditer(page.read_text()))
+    code = "".join(block[4] for block in pages.BLOCK.finditer(page.read_text()))
     assert "resumed" in code
     assert "assert torch.equal(" in code
 

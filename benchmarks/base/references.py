@@ -14,6 +14,11 @@ from benchmarks.base.errors import BenchmarkError, nearest
 VARIABLE = "PARTIAL_ADAPTIVE_BENCHMARKS_PATH"
 """Environment variable with the folders of `search`: the processes that this one starts find the same modules."""
 
+OPTIMIZERS = "partial_adaptive.benchmarks.optimizers"
+WORKLOADS = "partial_adaptive.benchmarks.workloads"
+SCHEDULES = "partial_adaptive.benchmarks.schedules"
+"""The groups of entry points by which an installed distribution makes its objects known."""
+
 
 class ReferenceLookupError(BenchmarkError, ValueError):
     """A reference that is not of the form ``module:object``, or whose module or object cannot be had."""
@@ -31,6 +36,11 @@ def search(folder: Path) -> None:
     if path not in known:
         os.environ[VARIABLE] = os.pathsep.join([*known, path])
     _see()
+
+
+def environment() -> dict[str, str]:
+    """What a process that does not inherit this one's environment needs to find the same modules."""
+    return {VARIABLE: os.environ.get(VARIABLE, "")}
 
 
 def _see() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.base import environment
+from benchmarks.base import environment, references
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.records import Epoch
@@ -66,7 +66,7 @@ def _cluster(settings: Settings) -> Iterator[Any]:
     try:
         ray.init(
             **(local if settings.ray == "local" else {"address": settings.ray}),
-            runtime_env={"py_modules": code},
+            runtime_env={"py_modules": code, "env_vars": references.environment()},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

@@ -9,6 +9,9 @@ from typing import Any
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError, nearest
 
+MAX_SEEDS = 10_000
+"""The most seeds that a count can mean."""
+
 
 class StudyError(BenchmarkError, ValueError):
     """A study that does not exist or does not say what to run."""
@@ -248,7 +251,9 @@ def selected(runs: Sequence[Run], only: Sequence[str]) -> list[Run]:
 
 def seeds(value: int | list[int]) -> tuple[int, ...]:
     """The seeds meant by a count or a list of them."""
-    chosen = list(range(value)) if isinstance(value, int) else value
-    if not chosen or not all(type(seed) is int and seed >= 0 for seed in chosen) or len(set(chosen)) < len(chosen):
-        raise StudyError(f"seeds must be a count of at least 1 or a list of different integers >= 0, got {value!r}")
+    chosen = list(range(min(value, MAX_SEEDS + 1))) if isinstance(value, int) else value
+    whole = all(type(seed) is int and seed >= 0 for seed in chosen)
+    if not whole or not 1 <= len(chosen) <= MAX_SEEDS or len(set(chosen)) < len(chosen):
+        allowed = f"a count from 1 to {MAX_SEEDS} or a list of different integers >= 0"
+        raise StudyError(f"seeds must be {allowed}, got {value!r}")
     return tuple(chosen)

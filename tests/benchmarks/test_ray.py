@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import studies
-from benchmarks.base import store
+from benchmarks.base import references, store
 from benchmarks.base.store import Store
 from benchmarks.scheduling import cluster, runner
 from benchmarks.scheduling.outcome import Stop
@@ -19,7 +19,7 @@ from benchmarks.workloads import fingerprint
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
-title = "Two runs"
+title = "Four runs"
 seeds = 2
 threads = 1
 [run]
@@ -28,14 +28,17 @@ epochs = 1
 max_steps = 2
 recalibrate = 0
 [[runs]]
-optimizer = "padam"
+optimizer = ["padam", "own_beside:Own"]
 """
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-def test_two_workers_fill_the_same_store(tmp_path):
-    """Both runs land in the driver's store, equal to those made without Ray but for times."""
+def test_two_workers_fill_the_same_store(tmp_path, monkeypatch):
+    """All land in the driver's store, equal to those made without Ray but for times; modules beside a study as well."""
     (tmp_path / "study.toml").write_text(STUDY)
+    (tmp_path / "own_beside.py").write_text("import torch\nclass Own(torch.optim.SGD): ...\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(references.VARIABLE, "")
     places = {name: Store(tmp_path / name) for name in ("ray", "alone")}
     data = tmp_path / "data"
     # In a process of its own: Ray's threads, sockets and warnings are none of the tests'.
@@ -52,7 +55,7 @@ def test_two_workers_fill_the_same_store(tmp_path):
     command += ["--results", str(places["ray"].root), "--data-dir", str(data), "--device", "cpu"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "[2/2] padam/seed" in process.stdout
+    assert "[4/4] " in process.stdout
     runs = studies.load(str(tmp_path / "study.toml")).runs()
     settings = Settings(data, threads=1)
     runner.execute(plan(runs, places["alone"], settings, fingerprint), places["alone"], settings, Stop(None), train)

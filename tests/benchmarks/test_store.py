@@ -2,17 +2,16 @@
 
 import errno
 import json
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from benchmarks import studies
 from benchmarks.base import store as stores
 from benchmarks.base.config import RunConfig
 from benchmarks.base.environment import Provenance
 from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store, StoreError
-from benchmarks.studies import grid
 
 CONFIG = RunConfig("digits-mlp", "sgd", {"lr": 0.1, "betas": (0.9, 0.99)}, epochs=2)
 EPOCHS = [
@@ -158,8 +157,7 @@ def test_files_of_the_first_format_are_read():
 
 def test_runs_of_the_first_format_keep_their_identity():
     """A study of then, read today, asks for the runs that are there."""
-    data = tomllib.loads((FORMAT1 / "format1.toml").read_text())
-    arms = [arm for entry in data["runs"] for arm in grid.expand(entry, data["run"], None)]
+    arms = studies.load(str(FORMAT1 / "format1.toml")).arms
     asked = {arm.config.identity(run.fingerprint) for arm in arms for run in Store(FORMAT1).results()}
     assert asked == set(Store(FORMAT1).finished())
 

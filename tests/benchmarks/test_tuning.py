@@ -113,11 +113,11 @@ def test_seeds_of_trials(load):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{ trials = 0 }", r"\[tuning\] trials must be at least 1, got 0"),
-        ("{ trials = 3, seeds = 0 }", r"\[tuning\] seeds must be at least 1, got 0"),
-        ("{ trials = 3, seed = -1 }", r"\[tuning\] seed must be at least 0, got -1"),
-        ("{ seeds = 2 }", r"trials is missing"),
-        ("{ trials = 3, apart = 1 }", r"apart must be true or false, got 1"),
+        ("{ trials = 0 }", r"\[tuning\].trials: must be a whole number of at least 1, got 0"),
+        ("{ trials = 3, seeds = 0 }", r"\[tuning\].seeds: must be a whole number from 1 to 10,000, got 0"),
+        ("{ trials = 3, seed = -1 }", r"\[tuning\].seed: must be a whole number of at least 0, got -1"),
+        ("{ seeds = 2 }", r"\[tuning\].trials: is missing"),
+        ("{ trials = 3, apart = 1 }", r"\[tuning\].apart: must be true or false, got 1"),
     ],
 )
 def test_mistakes_in_tuning_are_named(load, text, message):
