@@ -7,7 +7,7 @@ A study file has these keys, all optional but `title` and something to run:
     seeds                   a count, or a list of seeds
     reference               label of the run that the others are tested against
     target                  value of the workload's metric for "time to target"
-    figures                 rows of the figure, keys of `benchmarks.report.figures.QUANTITIES`
+    figures                 rows of the figure, keys of `benchmarks.report.quantities.QUANTITIES`
     threads                 CPU threads of each run, unless the command line says otherwise
     [run]                   what all runs share: `preset`, `hyper`, and the fields of `RunConfig`
     [[runs]]                one or more runs: `optimizer`, `label`, `title`, and any key of `[run]`
@@ -97,7 +97,7 @@ def _read(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def _study(name: str, data: Mapping[str, Any]) -> Study:
     """The study that inherited and own keys describe."""
-    from benchmarks.report.figures import QUANTITIES
+    from benchmarks.report.quantities import QUANTITIES
 
     if "title" not in data:
         raise StudyError("title is missing")
