@@ -92,6 +92,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="two versions of the code instead: starts of commits or sources"
     )
+    command.add_argument(
+        "--watch",
+        nargs="?",
+        type=_count,
+        const=10,
+        metavar="SECONDS",
+        help="write it anew whenever the store has changed (10), until no run is missing; the page refreshes itself",
+    )
     _add_places(command)
 
     command = commands.add_parser("seeds", help="how many seeds a study needs to find a difference")
@@ -259,6 +267,10 @@ def _report(options: argparse.Namespace) -> int:
         for name in trained:
             for table in session.compare(name, options.results, *options.compare):
                 print(table.markdown())
+    elif trained and options.watch is not None:
+        from benchmarks import session
+
+        session.watch(trained, options.results, options.output, options.watch)
     elif trained:
         _write_report(trained, options)
     return DONE

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from benchmarks.report.table import Table
 
 __all__ = ["BenchmarkError", "Outcome", "Settings", "Study", "Survey"]
-__all__ += ["compare", "report", "results", "run", "say", "seeds", "survey"]
+__all__ += ["compare", "report", "results", "run", "say", "seeds", "survey", "watch"]
 
 AnyStudy = Study | str | Path
 AnyStore = Store | str | Path
@@ -225,11 +225,18 @@ def report(
 
     store = _store(store)
     loaded = [_study(one) for one in ([studies] if isinstance(studies, Study | str | Path) else studies)]
+    return write(loaded, store, Path(directory or store.root / "report"))
+
+
+def watch(
+    studies: Sequence[AnyStudy], store: AnyStore, directory: Path | None = None, every: int = 10, say: Say = say
+) -> Path:
+    """Keep the report on some studies up to date until they are complete; see `benchmarks.report.watch`."""
+    from benchmarks.report.watch import watch
+
+    store = _store(store)
     store.check_exists()
-    try:
-        return write(loaded, store, Path(directory or store.root / "report"))
-    except OSError as error:
-        raise BenchmarkError(f"the report cannot be written: {error}") from error
+    return watch([_study(one) for one in studies], store, directory or store.root / "report", every, say)
 
 
 def seeds(study: AnyStudy, store: AnyStore, difference: float, sd: float | None = None) -> list[str]:

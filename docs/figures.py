@@ -13,8 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.report import figures as report
-from benchmarks.theory import counterexample, counterexample_report
+from benchmarks.theory import counterexample, counterexample_report, publish
 from benchmarks.theory.record import load as load_record
 from benchmarks.theory.regret import study, study_report
 from benchmarks.theory.width import study as width
@@ -30,7 +29,7 @@ RATES = [float(rate) for rate in np.logspace(-4, 1, 16)]
 SEEDS = (0, 1, 2)
 EPOCHS, BATCH = 10, 64
 
-STYLE: Any = report.STYLE | {
+STYLE: Any = publish.STYLE | {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -208,7 +207,7 @@ def spectrum() -> Figure:
         step = (values / values[0]) ** (1 - 2 * p)
         steps.plot(range(1, len(step) + 1), step, color=colour(p), label=f"p = {NAMES[p]}")
     beyond = (values / values[0]) ** (1 - 2 * 5 / 8)
-    steps.plot(range(1, len(beyond) + 1), beyond, ":", color=report.INK, label="p = 5/8")
+    steps.plot(range(1, len(beyond) + 1), beyond, ":", color=publish.INK, label="p = 5/8")
     steps.set(yscale="log", xlim=(1, len(values)), xlabel="number of the singular value")
     steps.set_ylabel("singular value of the step,\nrelative to the first")
     steps.legend(loc="lower left", fontsize=8.5)
@@ -227,9 +226,9 @@ def _draw_ranks(axis: Any, values: Tensor) -> None:
         return float(torch.exp(-(share * share.log()).sum()))
 
     exponents = np.linspace(0, 0.8, 161)
-    axis.plot(exponents, [rank(p) for p in exponents], color=report.INK)
+    axis.plot(exponents, [rank(p) for p in exponents], color=publish.INK)
     for p, name in PUBLISHED.items():
-        axis.plot([p], [rank(p)], "o", color=report.INK, markersize=5, clip_on=False, zorder=3)
+        axis.plot([p], [rank(p)], "o", color=publish.INK, markersize=5, clip_on=False, zorder=3)
         left = p not in (0.0, 5 / 8)
         axis.annotate(
             name,
@@ -261,7 +260,7 @@ def metric() -> Figure:
 
 def _draw_projections(axis: Any, point: Tensor, weights: Tensor) -> None:
     """A point, its projections onto the simplex, and the curves of equal distance that touch it there."""
-    axis.plot([0, 1], [1, 0], color=report.INK, linewidth=2.5, solid_capstyle="round")
+    axis.plot([0, 1], [1, 0], color=publish.INK, linewidth=2.5, solid_capstyle="round")
     angle = np.linspace(0, 2 * np.pi, 400)
     for (label, (constraint, style)), ends, hue in zip(
         SETS.items(), (weights, torch.ones(2)), (0.25, 0.5), strict=True
@@ -273,7 +272,7 @@ def _draw_projections(axis: Any, point: Tensor, weights: Tensor) -> None:
         axis.plot(*torch.stack([point, nearest], 1), style, color=colour(hue), linewidth=1.4)
         axis.plot(*nearest, marker="o", color=colour(hue), markersize=6, clip_on=False, zorder=3)
         axis.plot([], [], style, marker="o", color=colour(hue), label=label)
-    axis.plot(*point, marker="s", color=report.INK, markersize=5, clip_on=False, zorder=3)
+    axis.plot(*point, marker="s", color=publish.INK, markersize=5, clip_on=False, zorder=3)
     axis.annotate("b", point, (6, 2), textcoords="offset points")
     axis.annotate("X", (0.85, 0.15), (6, 4), textcoords="offset points")
     axis.set_aspect("equal")
@@ -300,7 +299,7 @@ def _draw_coordinates(axis: Any) -> None:
                 seen.append(x[0].item())
             means = np.convolve(seen, (0.25, 0.5, 0.25), "valid")
             axis.plot(range(2, count), means, style, color=colour(p), label=f"p = {NAMES[p]}" if style == "-" else None)
-    axis.axhline(0.6, color=report.INK, linewidth=0.8, zorder=1)
+    axis.axhline(0.6, color=publish.INK, linewidth=0.8, zorder=1)
     axis.annotate("optimum", (700, 0.606), fontsize=8.5)
     axis.set(xscale="log", xlim=(2, count), ylim=(0.49, 0.82), xlabel="step", ylabel="$x_1$")
     axis.legend(loc="lower right")

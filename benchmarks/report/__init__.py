@@ -1,69 +1,57 @@
-"""Reports: tables in Markdown, figures in SVG and PNG, and one HTML page that holds everything."""
+"""Reports: tables in Markdown, CSV, LaTeX and Parquet, figures in SVG and PNG, and one HTML page that holds it all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.base import files
 from benchmarks.base.store import Store
-from benchmarks.report import figures, page, tables, verdicts
-from benchmarks.report.published import Deviation, deviations
-from benchmarks.report.results import Report, collect
+from benchmarks.report import chapter, export, page, palette, underway
+from benchmarks.report.export import ReportError
+from benchmarks.report.results import collect
 from benchmarks.report.table import Table
 from benchmarks.studies.study import Study
 
+__all__ = ["ReportError", "write"]
 
-def write(studies: Sequence[Study], store: Store, directory: Path) -> tuple[Path, list[Table]]:
-    """Write the report of some studies.
+
+def write(studies: Sequence[Study], store: Store, directory: Path, refresh: int = 0) -> tuple[Path, list[Table]]:
+    """Write the report of some studies, all of it or nothing.
 
     Args:
-        studies: what to report on.
+        studies: what to report on, under different names.
         store: where the results are.
-        directory: gets ``<study>.md`` and the figures of each study, and the page: ``<study>.html`` for one study,
-            ``index.html`` for several.
+        directory: gets the page, ``<study>.html`` for one study, ``index.html`` for several; ``<study>.md``; and in
+            ``<study>/`` every table as CSV, LaTeX and Parquet, and every figure as SVG and PNG.
+        refresh: seconds after which a browser reads the page again; 0 for never.
 
     Returns:
         The page's path, and the tables of all studies.
+
+    Raises:
+        StoreError: there is no such store.
+        ReportError: `directory` cannot be written, or two studies have the same name.
     """
+    store.check_exists()
+    names = [study.name for study in studies]
+    for name in names:
+        if names.count(name) > 1:
+            raise ReportError(f"two of these studies are called {name!r}: report on them in different directories")
     reports = [collect(study, store) for study in studies]
-    sections, everything = [page.contents(reports)], []
-    for report in reports:
-        found, drawn = tables.build(report), figures.draw(report)
-        everything += found
-        for kind, figure in drawn.items():
-            stem = directory / f"{report.study.name}-{kind}"
-            files.write(stem.with_suffix(".svg"), page.svg(figure))
-            with files.replacing(stem.with_suffix(".png")) as file:
-                figure.savefig(file, format="png", dpi=160, facecolor="white")
-        differences = deviations([(one.arm.title, one.arm.config) for one in report.series])
-        files.write(directory / f"{report.study.name}.md", _markdown(report, found, list(drawn), differences))
-        sections.append(page.section(report, found, drawn, differences, heading=len(reports) > 1))
-    name, title = studies[0].name, studies[0].title
+    begun = [underway.collect(report.study, store) for report in reports]
+    shown = [chapter.shown(report, unfinished) for report, unfinished in zip(reports, begun, strict=True)]
+    looks = palette.shared([(arms, study.reference) for arms, study in zip(shown, studies, strict=True)])
+    chapters = [chapter.of_study(*three) for three in zip(reports, begun, looks, strict=True)]
+    overall = chapter.of_all(reports, chapters)
+    written = [*chapters, *([overall] if overall else [])]
+    made = {path: content for one in written for path, content in one.files().items()}
+    name, title = names[0], studies[0].title
     if len(studies) > 1:
         name, title = "index", "Benchmark of partially adaptive optimizers"
-    path = directory / f"{name}.html"
-    files.write(path, page.render(sections, title, f"partial_adaptive, {datetime.now(UTC):%d %B %Y, %H:%M} UTC"))
-    return path, everything
+    made[f"{name}.html"] = page.render(title, stamp(), [one.section() for one in written], refresh).encode()
+    export.publish(made, directory)
+    return directory / f"{name}.html", [table for one in written for table in one.tables]
 
 
-def _markdown(report: Report, found: Sequence[Table], drawn: Sequence[str], differences: Sequence[Deviation]) -> str:
-    """The study's section in Markdown, with links to the figures beside it."""
-    study = report.study
-    parts = [f"## {study.title}", verdicts.headline(report), study.description, report.state, _lines(report.notes)]
-    links = [f"![{study.title}: {kind}]({study.name}-{kind}.svg)" for kind in drawn]
-    parts += [table.markdown() for table in found if table.headline] + links
-    parts += [table.markdown() for table in found if not table.headline]
-    if differences:
-        rows = [[one.setting, one.paper, one.ours, one.arms] for one in differences]
-        parts.append(Table.plain("Deviations from the paper", ["setting", "paper", "here", "in"], rows).markdown())
-    parts += ["### Environment", _list(report.environment), "### Commands"]
-    parts.append("\n".join(["```", *report.commands, "```"]))
-    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
-
-
-def _list(facts: Mapping[str, str]) -> str:
-    return _lines([f"{key}: {value}" for key, value in facts.items()])
-
-
-def _lines(texts: Sequence[str]) -> str:
-    return "\n".join(f"- {text}" for text in texts)
+def stamp() -> str:
+    """By what a page was made, and when."""
+    return f"partial_adaptive, {datetime.now(UTC):%d %B %Y, %H:%M} UTC"

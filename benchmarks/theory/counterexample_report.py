@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report.figures import INK
 from benchmarks.report.table import Table
 from benchmarks.theory import publish
 from benchmarks.theory.counterexample import Record
-from benchmarks.theory.publish import COLOURS, GREY
+from benchmarks.theory.publish import COLOURS, GREY, INK
 from benchmarks.theory.regret import drift
 from benchmarks.theory.regret.text import fraction, number
 

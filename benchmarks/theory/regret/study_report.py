@@ -5,10 +5,9 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks.report.figures import INK
 from benchmarks.report.table import Table
 from benchmarks.theory import publish
-from benchmarks.theory.publish import COLOURS, GREY
+from benchmarks.theory.publish import COLOURS, GREY, INK
 from benchmarks.theory.regret.study import Played, Point, Record
 from benchmarks.theory.regret.text import fraction, number, power
 
