@@ -62,7 +62,7 @@ HYPER[RATELESS] = {"memory": 2}
 class Rude(torch.optim.SGD):
     """Asks for a closure and does not call it."""
 
-    def step(self, closure: Callable[[], float]) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float]) -> None:  # type: ignore[override]  # on purpose
         """Does nothing."""
 
 
@@ -170,7 +170,7 @@ def test_records_without_a_rate_or_a_scale(tmp_path: Path) -> None:
     assert records is not None
     assert (records[-1].lr, records[-1].effective_step, records[-1].floor_share) == (None, {}, None)
     assert records[-1].distance
-    assert records[-1].train["online_loss"] < records[0].train["online_loss"]  # type: ignore[operator]
+    assert records[-1].train["online_loss"] < records[0].train["online_loss"]  # type: ignore[operator]  # both finite
 
 
 def test_the_state_of_lbfgs_is_counted(tmp_path: Path) -> None:
@@ -185,8 +185,10 @@ class Counted:
     """Counts evaluations of a task's loss, and keeps the draws that each began with."""
 
     def __init__(self, task: Task) -> None:
-        self.original, self.draws, self.losses = task.loss, [], []  # type: ignore[var-annotated]
-        task.loss = self  # type: ignore[method-assign, assignment]
+        self.original = task.loss
+        self.draws: list[Tensor] = []
+        self.losses: list[float] = []
+        task.loss = self  # type: ignore[method-assign, assignment]  # a spy
 
     def __call__(self, model: Any, batch: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         self.draws.append(generator.get_state())
