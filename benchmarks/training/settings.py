@@ -28,8 +28,7 @@ def check(config: RunConfig) -> None:
     ):
         if not fits:
             raise SettingError(f"{name} must be {allowed}, got {getattr(config, name)!r}")
-    task = find(config.workload, config.workload_options).task
-    if config.label_smoothing and task not in SMOOTHED:
+    if config.label_smoothing and (task := find(config.workload).task) not in SMOOTHED:
         raise SettingError(f"label_smoothing is for {' and '.join(SMOOTHED)}, and {config.workload} is {task}")
     if "lr" in config.schedules and config.milestones:
         raise SettingError("schedules.lr and milestones exclude each other")

@@ -10,7 +10,8 @@ from torch import nn
 
 from benchmarks.base.config import RunConfig
 from benchmarks.training.evaluation import evaluate, norms, recalibrated
-from benchmarks.workloads import Task, find
+from benchmarks.workloads import find
+from benchmarks.workloads.task import Task
 
 CPU = torch.device("cpu")
 CONFIG = RunConfig(

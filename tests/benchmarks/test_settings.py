@@ -158,6 +158,7 @@ EXTRAS: dict[str, RunConfig] = {
     "muon": dataclasses.replace(DIGITS, optimizer="muon", hyper={"lr": 0.01}),
     "radam": dataclasses.replace(DIGITS, optimizer="radam", hyper={"lr": 0.01}),
     "text": RunConfig("text-lstm", "padam", {"lr": 0.1}, epochs=2, max_steps=2, workload_options={"hidden": 8}, **MANY),
+    "regression": RunConfig("friedman-mlp", "padam", {"lr": 0.1}, epochs=2, max_steps=2, **MANY),
     "gan": RunConfig("ring-gan", "padam", {"lr": 0.1}, epochs=2, max_steps=2, **MANY),
     "all at once": dataclasses.replace(
         NORMED, ema=0.9, clip_norm=1.0, label_smoothing=0.1, precision="bf16", schedules={"lr": {"kind": "cosine"}}
