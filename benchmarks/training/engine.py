@@ -23,7 +23,7 @@ from benchmarks.training.average import Average
 from benchmarks.training.checkpoint import CheckpointError
 from benchmarks.training.evaluation import evaluate
 from benchmarks.training.schedules import Schedules
-from benchmarks.training.settings import captures, check
+from benchmarks.training.settings import SettingError, captures, check
 from benchmarks.training.step import Batch, Step, cuda_graph
 from benchmarks.training.update import Update, judging, switch
 from benchmarks.workloads import of
@@ -107,12 +107,15 @@ class Run:
         data_dir: where the data sets lie.
         device: where to train.
         captured: whether the step is captured in a CUDA graph.
+
+    Raises:
+        BenchmarkError: a setting does not go with the others, the model or the number of processes.
     """
 
     def __init__(self, config: RunConfig, data_dir: Path, device: torch.device, captured: bool) -> None:
         world = distributed.world()
         if config.batch_size % world:
-            raise ValueError(f"batch_size must be a multiple of the {world} processes, got {config.batch_size}")
+            raise SettingError(f"batch_size must be a multiple of the {world} processes, got {config.batch_size}")
         self.config, self.device = config, device
         self.made = [environment.here(device, config.modules)]
         workload = of(config)
