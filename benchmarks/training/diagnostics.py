@@ -1,5 +1,7 @@
 """What sets this family apart: the distance travelled, the effective step, the share of scales at the floor."""
 
+import bisect
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,12 +36,19 @@ def step_sizes(optimizer: torch.optim.Optimizer) -> tuple[dict[str, float], floa
         return {}, None
     scales = list(_scales(member)) if member else []
     if not scales:
-        lr = float(optimizer.param_groups[0]["lr"])
-        return dict.fromkeys(QUANTILES, lr), None
+        return _rates(optimizer), None
     steps = torch.cat([group["lr"] * scale ** (-2 * group["partial"]) for group, scale in scales]).float()
     at_floor = torch.cat([scale <= 2 * _floor(group, scale) for group, scale in scales])
     values = torch.quantile(steps, torch.tensor(list(QUANTILES.values()), device=steps.device))
     return dict(zip(QUANTILES, values.tolist(), strict=True)), float(at_floor.float().mean())
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Quantiles of the learning rate over coordinates."""
+    groups = sorted(optimizer.param_groups, key=lambda group: float(group["lr"]))
+    rates = [float(group["lr"]) for group in groups]
+    upto = list(itertools.accumulate(sum(p.numel() for p in group["params"]) for group in groups))
+    return {name: rates[bisect.bisect_left(upto, q * upto[-1])] for name, q in QUANTILES.items()}
 
 
 def _floor(group: Mapping[str, Any], scale: Tensor) -> float:

@@ -27,7 +27,7 @@ class GroupError(BenchmarkError, ValueError):
 
 
 def split(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The model's parameters in groups for an optimizer, those that no group takes at the end.
+    """The model's parameters in groups for an optimizer, those that no group takes first.
 
     Raises:
         GroupError: a group has no `match`, or one that takes no parameter.
@@ -40,14 +40,15 @@ def split(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list[dict[st
         found = param_groups(model, weight_decay=0.0, no_decay=(), overrides=places)
     except (TypeError, ValueError) as error:
         raise GroupError(f"groups: {error}") from error
-    place_of = {id(p): part.get(_PLACE, len(groups)) for part in found for _, p in part["params"]}
-    taken: list[dict[str, Any]] = [{"params": [], **hyper(group)} for group in groups] + [{"params": []}]
+    place_of = {id(p): part.get(_PLACE, _REST) for part in found for _, p in part["params"]}
+    taken: dict[int, dict[str, Any]] = {_REST: {"params": []}}
+    taken |= {place: {"params": [], **hyper(group)} for place, group in enumerate(groups)}
     for p in model.parameters():
         taken[place_of[id(p)]]["params"].append(p)
     for place, group in enumerate(groups):
         if not taken[place]["params"]:
             raise GroupError(f"groups[{place}].match: {group[MATCH]!r} takes no parameter that is not taken before")
-    return taken if taken[-1]["params"] else taken[:-1]
+    return [group for group in taken.values() if group["params"]]
 
 
 def selectors(place: int, group: Mapping[str, Any]) -> list[str]:
@@ -67,6 +68,7 @@ def hyper(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _PLACE = "place"
+_REST = -1
 
 
 def _resolved(place: int, selector: str) -> Any:

@@ -49,7 +49,7 @@ def _try_schedules(config: RunConfig, own: list[dict[str, Any]]) -> None:
     moments = [moment for option in options for moment in (option if isinstance(option, list | tuple) else [option])]
     total = 1000 + 4 * max((moment for moment in moments if type(moment) is int), default=0)
     moving = schedules.Schedules(config, optimizer, total, 1)
-    first, *later = (moving.values(step) for step in (*range(0, total, total // 1000), total))
+    first, *later = (moving.values(step) for step in (*range(0, total, total // 100), total))
     for place, values in enumerate(first):
         group = {**config.hyper, **(own[place] if place < len(own) else {})}
         known = optimizers.find(group.get("member") or config.optimizer)

@@ -51,6 +51,13 @@ def test_unscaled_steps_are_the_learning_rate(name: str, hyper: dict[str, Any]) 
     assert sizes == (dict.fromkeys(diagnostics.QUANTILES, 0.1), None)
 
 
+def test_rates_of_groups_count_by_their_coordinates() -> None:
+    """Where groups have rates of their own, a quantile is that of the coordinates that move by it."""
+    groups = [{"params": [torch.ones(10)], "lr": 1.0}, {"params": [torch.ones(30)], "lr": 0.1}]
+    steps, _ = diagnostics.step_sizes(optimizers.build("sgd", groups, {}))
+    assert steps == {"q01": 0.1, "q25": 0.1, "q50": 0.1, "q75": 0.1, "q99": 1.0}
+
+
 def test_quantiles_and_floor_of_padam() -> None:
     """The quantiles are those of lr / s^(2p) over all coordinates; those without gradient are at the floor."""
     params, optimizer = _trained("padam", lr=0.1, partial=0.125)

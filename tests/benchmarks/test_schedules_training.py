@@ -112,7 +112,7 @@ def test_what_a_step_is_taken_with(tmp_path: Path) -> None:
     seen = []
     while not run.finished:
         for _ in run.steps():
-            biases, rest = run.optimizer.param_groups
+            rest, biases = run.optimizer.param_groups
             seen.append((biases["lr"], rest["lr"], rest["partial"], rest["betas"]))
         run.close_epoch()
     rates = _values(chosen["lr"], total=8)
@@ -120,7 +120,7 @@ def test_what_a_step_is_taken_with(tmp_path: Path) -> None:
     assert [one[0] for one in seen] == pytest.approx([rate / 5 for rate in rates])
     assert [one[2] for one in seen] == _values(chosen["partial"], 0.125, "partial", 8)
     assert [one[3] for one in seen] == [(beta, 0.999) for beta in _values(chosen["beta1"], 0.9, "beta1", 8)]
-    assert [record.lr for record in run.records] == [seen[3][0], seen[7][0]], "the first group's"
+    assert [record.lr for record in run.records] == [seen[3][1], seen[7][1]], "of what is in no group of its own"
 
 
 @pytest.mark.parametrize(

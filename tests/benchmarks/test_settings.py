@@ -55,8 +55,8 @@ def _split(*given: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
     ],
 )
 def test_what_a_group_takes(match: Any, taken: list[str]) -> None:
-    """By role, type and name, joined or listed; all else is in the last group, and nothing is in two."""
-    (chosen, own), (rest, others) = _split({"match": match, "weight_decay": 0.0})
+    """By role, type and name, joined or listed; all else is in the first group, and nothing is in two."""
+    (rest, others), (chosen, own) = _split({"match": match, "weight_decay": 0.0})
     assert (chosen, own, others) == (taken, {"weight_decay": 0.0}, {})
     assert sorted(chosen + rest) == sorted(NAMES)
 
@@ -142,7 +142,7 @@ def test_a_member_for_the_matrices(tmp_path: Path) -> None:
     config = dataclasses.replace(DIGITS, groups=({"match": "matrices", "member": "partial_muon", "lr": 0.02},))
     check(config)
     run = engine.Run(config, tmp_path, CPU, captured=False)
-    assert [group.get("member") for group in run.optimizer.param_groups] == ["partial_muon", None]
+    assert [group.get("member") for group in run.optimizer.param_groups] == [None, "partial_muon"]
     records, _ = stopped_everywhere(config, tmp_path)
     assert records == timeless(trained(config, tmp_path))
 
