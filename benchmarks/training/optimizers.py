@@ -154,7 +154,7 @@ def example(name: str, hyper: Mapping[str, Any], groups: Sequence[Mapping[str, A
     except OptimizerError:
         raise
     except Exception as error:  # whatever a class of somebody else raises
-        raise OptimizerError(f"{name}: {error}") from error
+        raise OptimizerError(f"{name}: {str(error) or repr(error)}") from error
 
 
 def _check_names(entry: Entry, hyper: Mapping[str, Any]) -> None:

@@ -53,6 +53,8 @@ def _try_schedules(config: RunConfig, own: list[dict[str, Any]]) -> None:
     for place, values in enumerate(first):
         group = {**config.hyper, **(own[place] if place < len(own) else {})}
         known = optimizers.find(group.get("member") or config.optimizer)
+        if known.foreign:
+            continue  # what its constructor refuses, a learning rate of 0 for instance, its step may take
         for name in values:
             for value in {extreme(one[place][name] for one in (first, *later)) for extreme in (min, max)}:
                 tried = {key: one for key, one in group.items() if key in known.parameters or known.open}

@@ -198,6 +198,16 @@ class Counted:
         return loss, means
 
 
+def test_a_schedule_may_end_where_a_constructor_may_not_begin(tmp_path: Path) -> None:
+    """Lion's constructor refuses a learning rate of 0, at which a schedule may end; other mistakes are named by it."""
+    config = dataclasses.replace(_config(LION), schedules={"lr": {"kind": "steps", "at": [6], "to": 0.0}})
+    records = trained(config, tmp_path)
+    assert records is not None
+    assert records[-1].lr == 0
+    with pytest.raises(OptimizerError, match=r"lion_pytorch:Lion: AssertionError\(\)"):
+        optimizers.resolve(LION, "default", {"lr": 0.0}, **SIZES)
+
+
 def test_closures_see_the_same_batch_and_draws(tmp_path: Path) -> None:
     """A step of several evaluations draws once, records once, and ends as far in the stream as any other step."""
     run = engine.Run(_config(LBFGS), tmp_path, CPU, captured=False)
