@@ -18,10 +18,11 @@ def preferred(runs: Mapping[Key, Sequence[Result]], wanted: Collection[Key] = ()
         runs: what is stored of each, at least one result.
         wanted: runs that count before all others when provenances are compared.
     """
-    order = ranked({key: [result.provenance for result in results] for key, results in runs.items()}, runs, wanted)
+    made = {key: [result.provenance.common for result in results] for key, results in runs.items()}
+    order = ranked(made, runs, wanted)
     place = {provenance: i for i, provenance in enumerate(order)}
     return {
-        key: min(results, key=lambda result: (place[result.provenance], -_written(result)))
+        key: min(results, key=lambda result: (place[result.provenance.common], -_written(result)))
         for key, results in runs.items()
     }
 

@@ -24,12 +24,26 @@ WINGS = ("base", "training", "workloads")
 
 
 class Provenance(NamedTuple):
-    """What else than its configuration a run's result depends on: runs that differ here are told apart."""
+    """What else than its configuration a run's result depends on: runs that differ here are told apart.
+
+    Args:
+        sources: hash of the library and of the wings of the benchmark.
+        torch: its version.
+        device: its name.
+        processes: how many trained together.
+        modules: the versions of what the run brought along; those of a table's runs differ where optimizers do.
+    """
 
     sources: str
     torch: str
     device: str
     processes: str
+    modules: str = ""
+
+    @property
+    def common(self) -> "Provenance":
+        """What all runs of a table have in common if nothing is mixed."""
+        return self._replace(modules="")
 
     @property
     def key(self) -> str:
@@ -45,6 +59,7 @@ def provenance(environment: Mapping[str, Any]) -> Provenance:
         str(environment.get("torch") or "unknown"),
         str(environment.get("device") or "unknown"),
         str(environment.get("processes") or 1),
+        ", ".join(f"{module} {version}" for module, version in sorted((environment.get("modules") or {}).items())),
     )
 
 
@@ -53,7 +68,7 @@ def describe(device: torch.device, modules: Iterable[str] = ()) -> dict[str, Any
 
     Args:
         device: where the run was made.
-        modules: those outside the benchmark that the run made use of; `sources` knows of them too.
+        modules: those outside the benchmark that the run made use of.
     """
     return {
         "python": platform.python_version(),
@@ -63,7 +78,8 @@ def describe(device: torch.device, modules: Iterable[str] = ()) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "processes": distributed.world() if distributed.active() else None,
-        "sources": sources(tuple(sorted(set(modules)))),
+        "sources": sources(),
+        "modules": {module: version(module) for module in modules},
         "commit": commit(),
         "command": command(),
     }
@@ -87,20 +103,23 @@ def command() -> str:
 
 
 @functools.cache
-def sources(modules: tuple[str, ...] = ()) -> str:
-    """Twelve digits for all code that decides a result: the library, three wings of the benchmark, and `modules`.
-
-    A module that came with a distribution is known by the version of that.
-    """
+def sources() -> str:
+    """Twelve digits for all code of ours that decides a result: the library and three wings of the benchmark."""
     digest = hashlib.sha256()
     for folder in (_package("partial_adaptive"), *(ROOT / "benchmarks" / wing for wing in WINGS)):
         _update(digest, folder)
-    for module in modules:
-        root = module.partition(".")[0]
-        distributions = importlib.metadata.packages_distributions().get(root, [])
-        digest.update(f"{module}{[(name, importlib.metadata.version(name)) for name in distributions]}".encode())
-        if not distributions:
-            _update(digest, _package(root))
+    return digest.hexdigest()[:12]
+
+
+@functools.cache
+def version(module: str) -> str:
+    """The version of the distribution that a module came with, or else twelve digits for its sources."""
+    root = module.partition(".")[0]
+    distributions = importlib.metadata.packages_distributions().get(root, [])
+    if distributions:
+        return importlib.metadata.version(distributions[0])
+    digest = hashlib.sha256()
+    _update(digest, _package(root))
     return digest.hexdigest()[:12]
 
 

@@ -208,19 +208,28 @@ def mixture(series: Iterable[Series]) -> list[str]:
     """A warning that names what was made by which code, torch and device, where that is not one and the same."""
     made: dict[Provenance, dict[str, None]] = {}
     commits: dict[Provenance, dict[str, None]] = {}
+    brought: dict[str, dict[str, None]] = {}
     for one in series:
         for run in one.runs.values():
-            made.setdefault(run.provenance, {})[one.arm.title] = None
-            commits.setdefault(run.provenance, {})[str(run.environment.get("commit") or "unknown")] = None
+            provenance = run.provenance.common
+            made.setdefault(provenance, {})[one.arm.title] = None
+            commits.setdefault(provenance, {})[str(run.environment.get("commit") or "unknown")] = None
+            for module, version in (run.environment.get("modules") or {}).items():
+                brought.setdefault(module, {})[version] = None
+    warnings = [
+        f"Warning: the runs of this table differ in {module}: {' and '.join(versions)}."
+        for module, versions in brought.items()
+        if len(versions) > 1
+    ]
     if len(made) < 2:
-        return []
+        return warnings
     apart = [field for i, field in enumerate(Provenance._fields) if len({one[i] for one in made}) > 1]
     parts = []
     for provenance, titles in made.items():
         facts = [f"{field} {getattr(provenance, field)}" for field in apart]
         facts += [f"commit {'/'.join(commits[provenance])}"] * ("sources" in apart)
         parts.append(f"{', '.join(titles)} ({', '.join(facts)})")
-    return [f"Warning: the runs of this table differ in {' and '.join(apart)}: {'; '.join(parts)}."]
+    return [*warnings, f"Warning: the runs of this table differ in {' and '.join(apart)}: {'; '.join(parts)}."]
 
 
 def _key(config: Mapping[str, Any]) -> str:

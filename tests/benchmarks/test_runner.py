@@ -101,7 +101,7 @@ def test_fresh_and_force(results, monkeypatch):
     (old,) = results.root.glob("*.jsonl")
     content = old.read_bytes()
     assert states([run_of(0)], results, fresh=True) == ["done"]
-    monkeypatch.setattr("benchmarks.base.environment.sources", lambda modules=(): "other code")
+    monkeypatch.setattr("benchmarks.base.environment.sources", lambda: "other code")
     runner_here = runner.environment.here
     runner_here.cache_clear()
     try:
