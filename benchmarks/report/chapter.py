@@ -31,6 +31,7 @@ class Chapter:
         commands: how.
         styles: the look of each arm by `palette.key`.
         titles: what each arm is called, by the same key.
+        settings: what each was run with, by the same key.
         keys: that key by whatever a row of a table may be called.
     """
 
@@ -47,6 +48,7 @@ class Chapter:
     commands: Sequence[str] = ()
     styles: Mapping[str, Style] = dataclasses.field(default_factory=dict)
     titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -68,7 +70,7 @@ class Chapter:
             tables=self.tables,
             drawings=drawings,
             styles=self.styles,
-            arms=[Arm(key, self.titles[key], style.dash) for key, style in self.styles.items()],
+            arms=[Arm(key, self.titles[key], one.dash, self.settings.get(key, "")) for key, one in self.styles.items()],
             keys=self.keys,
             deviations=self.deviations,
             notes=self.notes,
@@ -130,8 +132,14 @@ def of_study(report: Report, unfinished: Sequence[Series], styles: Mapping[str, 
         commands=report.commands,
         styles=styles,
         titles={palette.key(one): one.arm.title for one in reversed(series)},
+        settings={palette.key(one): _settings(one) for one in reversed(series)},
         keys=keys,
     )
+
+
+def _settings(one: Series) -> str:
+    """The hyperparameters of an arm."""
+    return ", ".join(f"{name} {value}" for name, value in one.arm.config.hyper.items())
 
 
 def of_all(reports: Sequence[Report], chapters: Sequence[Chapter]) -> Chapter | None:

@@ -143,7 +143,7 @@ def _layers(curves: _Curves, encodings: Mapping[str, Any], *, live: bool) -> lis
     near, lit = looks.pointer(nearest=True)
     shown = "datum.arm === lit" if curves.crowded else looks.LIT
     band = band.encode(opacity=alt.condition(shown, alt.value(0.14), alt.value(0)))
-    line = line.encode(opacity=looks.opacity(1, live=True)).add_params(lit)
+    line = line.encode(opacity=looks.opacity(1, live=True)).add_params(lit, looks.zoom())
     told = ["name:N", "epoch:Q", *(alt.Tooltip(f"{key}:Q", format=".4~g") for key in ("mean", "low", "high")), "runs:Q"]
     dots = base.mark_point(filled=True, size=45, clip=True).encode(
         x=x,

@@ -43,6 +43,14 @@ def pointer(*, nearest: bool) -> tuple[Any, Any]:
     return near, alt.param("lit", value="")
 
 
+def zoom() -> Any:
+    """Both axes under the wheel and the pointer, while Shift is held so that a page can still be scrolled."""
+    drag = "[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!"
+    return alt.selection_interval(
+        "zoom", bind="scales", on=drag, translate=drag, zoom="wheel![event.shiftKey]", clear="dblclick"
+    )
+
+
 def opacity(strong: float, *, live: bool) -> Any:
     """That of a mark, less where another arm is set off."""
     return alt.condition(LIT, alt.value(strong), alt.value(FAINT)) if live else alt.value(strong)

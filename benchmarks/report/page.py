@@ -3,13 +3,14 @@
 import base64
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
 import vl_convert
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from benchmarks.report import export
 from benchmarks.report.drawing import Drawing
@@ -20,11 +21,12 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 class Arm(NamedTuple):
-    """What a reader switches on and off: its key, its title and its dash."""
+    """What a reader switches on and off: its key, its title, its dash and its settings."""
 
     key: str
     title: str
     dash: Sequence[int]
+    settings: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,13 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["downloads"] = _downloads
+    environment.filters["emphasized"] = _emphasized
     return environment
+
+
+def _emphasized(text: str) -> Markup:
+    """A sentence in which ``*so*`` is emphasized, as in Markdown; all else is shown as it is."""
+    return Markup(re.sub(r"\*(\w[^*]*)\*", r"<em>\1</em>", str(escape(text))))
 
 
 def _file(name: str) -> Markup:

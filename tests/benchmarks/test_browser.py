@@ -57,6 +57,15 @@ READER = """
   await choose("scale", ""); seen.seconds = await choose("along", "seconds"); await choose("along", "epoch");
   const path = () => document.querySelector('[data-name="curves-error"] .live .mark-line path').getAttribute("d");
   const rough = path(); await choose("smooth", "1"); seen.smoothed = path() !== rough;
+  await choose("smooth", "0");
+  const labels = () => all('[data-name="curves-error"] .live .role-axis-label text')
+    .map((one) => one.textContent).join(" ");
+  const mark = document.querySelector('[data-name="curves-error"] .live .mark-symbol path'), before = labels();
+  const { left, top } = mark.getBoundingClientRect();
+  const wheel = { clientX: left, clientY: top, deltaY: -300, bubbles: true, cancelable: true };
+  mark.dispatchEvent(new WheelEvent("wheel", wheel)); await pause(500); seen.scrolled = labels() === before;
+  mark.dispatchEvent(new WheelEvent("wheel", { ...wheel, shiftKey: true })); await pause(500);
+  seen.zoomed = labels() !== before;
   document.querySelector('.arms [data-arm="adam"]').dispatchEvent(new Event("pointerenter")); await pause(500);
   seen.faint = all('[data-name="curves-error"] .live .mark-line path')
     .filter((one) => Number(one.getAttribute("opacity") ?? 1) < .5).length;
@@ -65,9 +74,9 @@ READER = """
 })();
 </script>
 """
-# A page in a frame: as narrow as a telephone, which a window of Chromium never is, or without scripts.
+# A page in a frame: as narrow as a telephone, which a window of Chromium never is.
 FRAME = """<!doctype html><body style="margin:0">
-<iframe src="{page}" style="width:{width}px;height:4000px;border:0" {sandbox}></iframe>
+<iframe src="{page}" style="width:{width}px;height:4000px;border:0"></iframe>
 <script>
 addEventListener("message", (event) => document.body.setAttribute("data-seen", JSON.stringify(event.data)));
 </script>"""
@@ -144,10 +153,12 @@ def test_an_arm_is_switched_off_everywhere(seen):
 
 
 def test_curves_change_as_chosen(seen):
-    """Logarithmic, along seconds, smoothed."""
+    """Logarithmic, along seconds, smoothed; the wheel zooms with Shift alone."""
     assert seen["log"] != seen["labels"]
     assert seen["seconds"] != seen["labels"]
     assert seen["smoothed"]
+    assert seen["scrolled"]
+    assert seen["zoomed"]
 
 
 def test_nothing_is_wider_than_a_telephone(page):
@@ -157,16 +168,25 @@ def test_nothing_is_wider_than_a_telephone(page):
     assert found == {"ready": "yes", "inner": 400, "width": 400, "tables": True}
 
 
-def framed(page, width, sandbox=""):
+def framed(page, width):
     """A page with another in a frame."""
     path = page.with_name(f"frame-{width}-{page.name}")
-    path.write_text(FRAME.format(page=page.name, width=width, sandbox=sandbox))
+    path.write_text(FRAME.format(page=page.name, width=width))
+    return path
+
+
+def without_scripts(page):
+    """The page for a browser that is told to run none."""
+    path = page.with_name("still.html")
+    policy = '<meta http-equiv="Content-Security-Policy" content="script-src \'none\'">'
+    path.write_text(page.read_text(encoding="utf-8").replace("<head>", f"<head>{policy}", 1), encoding="utf-8")
     return path
 
 
 def picture(page, *options):
     """The colours of a screenshot with their counts."""
     path = page.with_suffix(".png")
+    path.unlink(missing_ok=True)
     browse(page, page.parent, "--window-size=1000,2400", f"--screenshot={path}", *options)
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
     colours, counts = np.unique(pixels, axis=0, return_counts=True)
@@ -177,7 +197,7 @@ def picture(page, *options):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_charts_are_seen_light_and_dark(page, dark, scripts):
     """With and without scripts lines have their colours on the paper of the reader's choice."""
-    shown = page if scripts else framed(page, 1000, "sandbox")
+    shown = page if scripts else without_scripts(page)
     colours = picture(shown, f"--blink-settings=preferredColorScheme={0 if dark else 1}")
     paper, line = ("#14181d", "#efb031") if dark else ("#ffffff", "#e15f0a")
     assert max(colours, key=lambda colour: colours[colour]) == paper

@@ -124,8 +124,11 @@ def test_run_then_report(tmp_path, monkeypatch, capsys):
 
     def files():
         """The bytes of the report's files, without the page's date."""
-        paths = sorted((tmp_path / "runs/report").iterdir())
-        return {path.name: re.sub(rb'<p class="lead">.*?</p>', b"", path.read_bytes()) for path in paths}
+        directory = tmp_path / "runs/report"
+        return {
+            str(path.relative_to(directory)): re.sub(rb'<p class="made">.*?</p>', b"", path.read_bytes())
+            for path in sorted(directory.rglob("*.*"))
+        }
 
     assert cli.main(["run", "counterexample", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
@@ -134,7 +137,7 @@ def test_run_then_report(tmp_path, monkeypatch, capsys):
     record = json.loads((tmp_path / "runs/counterexample.json").read_text())
     assert record["environment"]["threads"] == 1
     first = files()
-    assert first.keys() >= {"counterexample.html", "counterexample.md", "counterexample-ends.svg"}
+    assert first.keys() >= {"counterexample.html", "counterexample.md", "counterexample/ends.svg"}
     assert first["counterexample.html"].count(b"<svg") == 2
     assert cli.main(["report", "counterexample"]) == 0
     assert files() == first

@@ -100,6 +100,7 @@ def test_the_page_needs_nothing_else(tmp_path, store, study):
     assert "Three & more" in found.words
     assert "Four & more" in found.words
     assert "python -m benchmarks run study" in found.words
+    assert "<em>finds</em>" in text
 
 
 def test_the_verdict_comes_first(tmp_path, store, study):
@@ -359,7 +360,7 @@ def test_runs_in_progress_are_shown(tmp_path, store, study):
     assert [(one.arm.label, list(one.runs)) for one in found] == [("adam", [0])]
     _, text = page_of([study], store, tmp_path)
     assert "Adam (in progress)" in text
-    row = re.search(r"In progress</h3>.*?<tbody>.*?</tr>", text, re.DOTALL)[0]
+    row = re.search(r"In progress</h2>.*?<tbody>.*?</tr>", text, re.DOTALL)[0]
     assert re.findall(r"<td[^>]*>(.*?)</td>", row)[:3] == ["0", "2", "6"]
     assert 'data-name="curves-error"' in text
     assert 'data-name="scores"' not in text

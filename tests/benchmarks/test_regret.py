@@ -253,7 +253,8 @@ def call(tmp_path, monkeypatch, capsys):
 def files(directory):
     """The bytes of the files of a report, without the page's date."""
     return {
-        path.name: re.sub(rb'<p class="lead">.*?</p>', b"", path.read_bytes()) for path in sorted(directory.iterdir())
+        str(path.relative_to(directory)): re.sub(rb'<p class="made">.*?</p>', b"", path.read_bytes())
+        for path in sorted(directory.rglob("*.*"))
     }
 
 
@@ -266,7 +267,13 @@ def test_run_then_report(call, tmp_path):
     record = json.loads((tmp_path / "runs/regret.json").read_text())
     assert {"torch", "numpy", "device", "commit", "command"} <= record["environment"].keys()
     first = files(tmp_path / "runs/report")
-    assert {"regret.html", "regret.md", "regret-regret.svg", "regret-bound.png"} <= first.keys()
+    assert {
+        "regret.html",
+        "regret.md",
+        "regret/regret.svg",
+        "regret/bound.png",
+        "regret/the_problems.csv",
+    } <= first.keys()
     assert first["regret.html"].count(b"<svg") == 4
     assert call("report", "regret")[0] == 0
     assert files(tmp_path / "runs/report") == first

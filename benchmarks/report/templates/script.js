@@ -44,12 +44,12 @@
       head.setAttribute("aria-sort", "none");
     });
     if (table.original.length < 7) continue;
-    const bar = table.closest(".block").querySelector(".bar"), title = bar.querySelector("h3").textContent;
+    const bar = table.closest(".block").querySelector(".bar"), title = bar.querySelector(".part").textContent;
     const field = element("input", { type: "search", className: "filter", placeholder: "filter rows" });
     field.setAttribute("aria-label", `Filter the rows of: ${title}`);
     table.count = element("output");
     field.addEventListener("input", () => { table.wanted = field.value.toLowerCase(); show(table); });
-    bar.querySelector("h3").after(table.count, field);
+    bar.querySelector(".part").after(table.count, field);
   }
 
   function show(table, hidden = table.hiddenArms ?? new Set()) {
