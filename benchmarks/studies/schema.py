@@ -66,7 +66,17 @@ Reference = Annotated[
     _kind("'module:object'", min_length=3, extra_json_schema={"pattern": r"^[\w.]+:[\w.]+$"}),
 ]
 Table = Annotated[dict[str, Any], _kind("a table")]
-Figure = Literal["train_loss", "error", "error_recalibrated", "top5_error", "distance", "effective_step", "map"]
+Figure = Literal[
+    "train_loss",
+    "online_loss",
+    "error",
+    "error_recalibrated",
+    "error_ema",
+    "top5_error",
+    "distance",
+    "effective_step",
+    "map",
+]
 """The quantities that a study can ask to be drawn over the epochs; ``map``: learning rate × p, by colour."""
 
 
