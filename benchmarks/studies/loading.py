@@ -34,7 +34,7 @@ def load(name: str) -> Study:
         StudyError: there is none, or a mistake is in it; the message says where in the file.
     """
     path = Path(name) if name.endswith(".toml") else DIRECTORY / f"{name}.toml"
-    if not path.is_file():
+    if not _is_file(path):
         raise StudyError(f"unknown study {name!r}{nearest(name, names())} (or the path of a .toml file)")
     return _study(path.stem, _inherit(_read(path), path))
 
@@ -67,6 +67,14 @@ class Layers:
     files: tuple[Path, ...]
 
 
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; not so where the name cannot be one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _read(path: Path) -> dict[str, Any]:
     """The keys of a file."""
     where = Place(path.name)
@@ -95,10 +103,7 @@ def _inherit(data: dict[str, Any], path: Path, children: tuple[Path, ...] = ()) 
         return Layers(own, shared, entries + also, (path,))
     parent = data["extends"]
     candidates = (path.parent / f"{parent}.toml", DIRECTORY / f"{parent}.toml")
-    try:
-        source = next((candidate for candidate in candidates if candidate.is_file()), None)
-    except (OSError, ValueError):  # no name of a file at all
-        source = None
+    source = next(filter(_is_file, candidates), None)
     if source is None:
         raise (top / "extends").error(f"unknown study {parent!r}{nearest(parent, names())}")
     lineage = (*children, path.resolve())

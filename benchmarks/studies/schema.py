@@ -28,7 +28,7 @@ from benchmarks.studies.study import MAX_SEEDS, StudyError
 FILE = Path(__file__).with_name("schema.json")
 """The JSON Schema that editors read."""
 
-DEEPEST = 8  # tables and lists in each other
+DEEPEST = 16  # tables and lists in each other
 _LONGEST = 80  # characters of a value in a message
 
 T = TypeVar("T")

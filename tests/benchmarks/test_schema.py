@@ -6,12 +6,14 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import studies
+from benchmarks.report.quantities import QUANTITIES
 from benchmarks.studies import schema
 from benchmarks.studies.study import Study, StudyError
 
@@ -78,7 +80,10 @@ def run(**keys):
         ({"seeds": []}, "seeds: is empty; give at least one value"),
         ({"target": math.nan}, "target: must be a number, got nan"),
         ({"target": "high"}, "target: must be a number, got 'high'"),
-        ({"figures": ["eror"]}, "figures[0]: must be one of distance, effective_step, error"),
+        (
+            {"figures": ["eror"]},
+            "figures[0]: must be one of distance, effective_step, error, error_ema, error_recalibrated",
+        ),
         ({"runs": ["sgd"]}, "[[runs]][0]: must be a table, got 'sgd'"),
         ({"runs": {"optimizer": "sgd"}}, "[[runs]]: must be a list whose items are a table, got {"),
         ({"also": 3}, "[[also]]: must be a list whose items are a table, got 3"),
@@ -226,6 +231,11 @@ def _at(value, path):
 def test_the_json_schema_is_up_to_date():
     """Editors complete and check by the file in the repository: `python -m benchmarks schema > …` writes it."""
     assert schema.FILE.read_text(encoding="utf-8") == schema.json_schema()
+
+
+def test_the_figures_are_those_of_the_report():
+    """The schema names them without importing what draws them."""
+    assert {*get_args(schema.Figure)} == {*QUANTITIES}
 
 
 def test_the_json_schema_takes_our_studies():

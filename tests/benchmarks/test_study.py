@@ -266,6 +266,9 @@ def test_an_unknown_study_is_named():
     """With the nearest one there is."""
     with pytest.raises(StudyError, match="unknown study 'paper-tabel1'; did you mean 'paper-table1'"):
         studies.load("paper-tabel1")
+    for impossible in ("", "\0.toml", 300 * "a" + ".toml", "benchmarks.toml/x.toml"):
+        with pytest.raises(StudyError, match="unknown study"):
+            studies.load(impossible)
 
 
 TUNED = (
