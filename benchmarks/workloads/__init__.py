@@ -16,9 +16,6 @@ from benchmarks.workloads.workload import Workload, WorkloadError
 
 __all__ = ["REGISTRY", "Workload", "WorkloadError", "find", "fingerprint", "of"]
 
-GROUP = "partial_adaptive.benchmarks.workloads"
-"""Entry points in which distributions offer workloads; a name of the benchmark's own stays the benchmark's."""
-
 
 def find(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Workload:
     """The workload of that name, or that ``"module:object"`` is or returns, once it is known to take `options`.
@@ -29,19 +26,12 @@ def find(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Worklo
     """
     if name in REGISTRY:
         workload = REGISTRY[name]
-    elif references.is_reference(name) or name in _installed():
-        workload = _given(_installed().get(name, name))
+    elif references.is_reference(name):
+        workload = _given(name)
     else:
-        known = [*REGISTRY, *_installed()]
-        raise WorkloadError(f"unknown workload {name!r}{nearest(name, known)} (or 'module:object')")
+        raise WorkloadError(f"unknown workload {name!r}{nearest(name, REGISTRY)} (or 'module:object')")
     workload.check(options)
     return workload
-
-
-@functools.cache
-def _installed() -> Mapping[str, str]:
-    """The references of the workloads that installed distributions offer as entry points, by name."""
-    return {point.name: point.value for point in references.entry_points(GROUP)}
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import sys
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from benchmarks import workloads
-from benchmarks.base import references
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.records import Cost, Epoch
@@ -187,21 +185,6 @@ def test_own_workload(tmp_path: Path, reference: str) -> None:
     assert metrics.score(records[-1], reference) < 0.1
     assert metrics.title(reference) == "distance from the line"
     assert not metrics.higher_is_better(reference)
-
-
-def test_a_workload_of_an_installed_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entry points offer workloads by name; the benchmark's own names stay its own."""
-    offered = {"theirs": "own_parts:own", "digits-mlp": "own_parts:own"}
-    points = [EntryPoint(name, value, workloads.GROUP) for name, value in offered.items()]
-    monkeypatch.setattr(references, "entry_points", lambda group: points if group == workloads.GROUP else [])
-    workloads._installed.cache_clear()
-    try:
-        assert workloads.find("theirs").description == "a line"
-        assert workloads.find("digits-mlp") is workloads.REGISTRY["digits-mlp"]
-        with pytest.raises(WorkloadError, match="unknown workload 'their'; did you mean 'theirs'"):
-            workloads.find("their")
-    finally:
-        workloads._installed.cache_clear()
 
 
 def test_cost_of_what_cannot_be_run_without_data_is_unknown(tmp_path: Path) -> None:

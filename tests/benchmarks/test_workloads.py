@@ -293,6 +293,31 @@ def test_no_unsafe_convolution_runs_in_channels_last(
     assert seen
 
 
+def test_initial_weights_follow_the_seed(tmp_path: Path) -> None:
+    """Equal seeds have equal weights whatever torch's global generator does, other seeds others."""
+    weights = []
+    for seed in (0, 0, 1):
+        torch.rand(3)
+        config = RunConfig("digits-mlp", "adam", ADAM, epochs=1, seed=seed)
+        workload = find("digits-mlp")
+        model = workload.task_class(workload, config, tmp_path, CPU).model()
+        weights.append(nn.utils.parameters_to_vector(model.parameters()))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_training_images_are_cropped_and_flipped(tmp_path: Path) -> None:
+    """A batch to train on has the size of the images and other pixels; equal draws give equal pixels."""
+    workload, config = find("cifar10-vgg16"), RunConfig("cifar10-vgg16", "adam", ADAM, epochs=1)
+    task: Any = workload.task_class(workload, config, cifar10(tmp_path), CPU)
+    first, again, other = (task.drawn(torch.arange(20), torch.Generator().manual_seed(i)) for i in (1, 1, 2))
+    whole = crop(task.data.x_train, task.margin)[:20]
+    assert first.shape == whole.shape == (20, 32, 32, 3)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, whole)
+
+
 def test_dropout_draws_from_its_own_generator() -> None:
     """The same draws for the same generator state, whatever the global one does; nothing dropped in evaluation."""
     layer, x = Dropout(0.25), torch.ones(10_000)
