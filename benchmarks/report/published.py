@@ -87,11 +87,17 @@ def deviations(arms: Sequence[tuple[str, RunConfig]]) -> list[Deviation]:
         arms: titles and configurations.
     """
     found: dict[tuple[str, str, str], list[str]] = {}
-    compared = [(title, config) for title, config in arms if config.workload.partition("-")[0] in _EXAMPLES]
+    compared = [(title, config) for title, config in arms if _in_paper(config.workload)]
     for title, config in compared:
         for difference in _differences(config):
             found.setdefault(difference, []).append(title)
     return [Deviation(*difference, _which(titles, len(compared))) for difference, titles in found.items()]
+
+
+def _in_paper(workload: str) -> bool:
+    """Whether the paper has the data set and the network, in one form or the other."""
+    dataset, _, network = workload.partition("-")
+    return dataset in _EXAMPLES and network.startswith(("vgg16", "resnet18", "wrn16-4"))
 
 
 def _which(titles: Sequence[str], total: int) -> str:

@@ -15,39 +15,11 @@ from benchmarks.base.config import RunConfig
 from benchmarks.base.records import number
 from benchmarks.base.store import Result, Store, StoreError, read
 from benchmarks.scheduling.settings import Settings
+from benchmarks.workloads.cost import examples, flops_per_example
 
-# Training arithmetic per epoch in PFLOP (three times the forward's, two FLOP a multiply-add), and training examples.
-_WORK = {
-    "cifar10-vgg16": (0.094, 50_000),
-    "cifar10-resnet18": (0.166, 50_000),
-    "cifar10-wrn16-4": (0.126, 50_000),
-    "cifar100-vgg16": (0.094, 50_000),
-    "cifar100-resnet18": (0.166, 50_000),
-    "cifar100-wrn16-4": (0.126, 50_000),
-    "imagenet-vgg16": (119.0, 1_281_167),
-    "imagenet-resnet18": (14.0, 1_281_167),
-    "fashion-cnn": (0.0008, 60_000),
-    "digits-mlp": (0.000001, 1437),
-}
 _UTILIZATION = 0.3  # of the speed of one large product, which training reaches on a good day
 _PER_STEP = {"cpu": 2e-3, "cuda": 0.5e-3}  # seconds of launching
 NEWEST = 1000  # runs of the store, at most, that are looked at
-
-
-def flops_per_example(config: RunConfig) -> float | None:
-    """Training FLOP for one example; None where nothing is known."""
-    if config.workload not in _WORK or config.model or config.data:
-        return None
-    work, examples = _WORK[config.workload]
-    return work * 1e15 / examples * float(config.workload_options.get("width", 1)) ** 2
-
-
-def examples(config: RunConfig) -> int | None:
-    """Training examples of an epoch; None where nothing is known."""
-    if config.workload not in _WORK or config.data:
-        return None
-    count = _WORK[config.workload][1]
-    return count - count // 10 if config.split == "validation" else count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -251,7 +251,10 @@ class _Maker:
                 found = foreign.load(values[key], folders, where(key))
                 foreign.check_call(values[key], found, given, where(table))
             elif key == "data" and given:
-                raise where(table).error("are options of data, which is missing")
+                generated = self._generated(reference)
+                if not generated:
+                    raise where(table).error("are options of data, which is missing")
+                foreign.check_call(generated, references.load(generated), given, where(table))
         named = {**values, "workload": reference}
         options = {} if "model" in values else options
         tried: list[tuple[Names, dict[str, Any]]] = [(("workload",), {})]
@@ -262,6 +265,12 @@ class _Maker:
             except BenchmarkError as error:
                 raise where(*path).error(str(error)) from error
         return named
+
+    def _generated(self, workload: str) -> str:
+        """The function that makes the data of a workload; empty where that has a data set, or is not known."""
+        known = workload in workloads.REGISTRY or is_reference(workload)
+        dataset = workloads.find(workload).dataset if known else ""
+        return dataset if is_reference(dataset) else ""
 
     def _schedules(self, schedules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The schedules, those of others by reference."""
@@ -290,7 +299,9 @@ class _Maker:
         if optimizer.name not in presets and not (optimizer.foreign and preset == "default"):
             known = ", ".join(presets)
             raise where("preset").error(f"{preset!r} has no setting for {optimizer.name!r}; it has {known}")
-        examples = 0 if "data" in values else workloads.find(values["workload"]).train_examples or 0
+        examples = (
+            0 if {"data", "data_options"} & values.keys() else workloads.find(values["workload"]).train_examples or 0
+        )
         if not examples and "normalized_weight_decay" in {**presets.get(optimizer.name, {}), **hyper}:
             problem = f"is not known for {values['workload']!r}, whose size is not: give weight_decay"
             raise where("hyper", "normalized_weight_decay").error(problem)

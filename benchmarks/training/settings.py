@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.training import groups, optimizers, schedules
-from benchmarks.workloads import find
+from benchmarks.workloads import of
 
 SMOOTHED = ("classification", "language")
 """The tasks that have labels to be smoothed."""
@@ -28,7 +28,8 @@ def check(config: RunConfig) -> None:
     ):
         if not fits:
             raise SettingError(f"{name} must be {allowed}, got {getattr(config, name)!r}")
-    if config.label_smoothing and (task := find(config.workload).task) not in SMOOTHED:
+    task = of(config).task
+    if config.label_smoothing and task not in SMOOTHED:
         raise SettingError(f"label_smoothing is for {' and '.join(SMOOTHED)}, and {config.workload} is {task}")
     if "lr" in config.schedules and config.milestones:
         raise SettingError("schedules.lr and milestones exclude each other")

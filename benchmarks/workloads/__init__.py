@@ -7,11 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from benchmarks.base import references
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import nearest
 from benchmarks.workloads import sources
 from benchmarks.workloads.catalogue import REGISTRY
-from benchmarks.workloads.workload import Workload, WorkloadError, resolve
+from benchmarks.workloads.workload import Workload, WorkloadError
 
 __all__ = ["REGISTRY", "Workload", "WorkloadError", "find", "fingerprint", "of"]
 
@@ -21,13 +22,14 @@ def find(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Worklo
 
     Raises:
         WorkloadError: there is no such workload, or it does not take one of the options.
+        benchmarks.base.references.ReferenceLookupError: a module or object cannot be had.
     """
-    if ":" in name:
-        workload = _given(name)
-    elif name in REGISTRY:
+    if name in REGISTRY:
         workload = REGISTRY[name]
+    elif references.is_reference(name):
+        workload = _given(name)
     else:
-        raise WorkloadError(f"unknown workload {name!r}{nearest(name, REGISTRY)}, or 'module:object'")
+        raise WorkloadError(f"unknown workload {name!r}{nearest(name, REGISTRY)} (or 'module:object')")
     workload.check(options)
     return workload
 
@@ -35,7 +37,7 @@ def find(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Worklo
 @functools.lru_cache(maxsize=64)
 def _given(reference: str) -> Workload:
     """The workload that somebody else has made."""
-    found = resolve(reference)
+    found = references.load(reference)
     if not isinstance(found, Workload) and callable(found):
         found = found()
     if not isinstance(found, Workload):
@@ -52,7 +54,7 @@ def of(config: RunConfig) -> Workload:
     """
     workload = find(config.workload, {} if config.model else config.workload_options)
     if config.model:
-        workload = dataclasses.replace(workload, network=resolve(config.model), fixed={}, options=None)
+        workload = dataclasses.replace(workload, network=references.load(config.model), fixed={}, options=None)
     if not workload.network:
         raise WorkloadError(f"{workload.name} needs a model of your own: give model = 'module:object'")
     sources.source(workload, config)

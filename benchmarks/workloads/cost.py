@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 
 import torch
 from torch import Tensor
@@ -10,19 +9,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.base.config import RunConfig
-from benchmarks.workloads import of
+from benchmarks.workloads import find, of
 
 EXAMPLES = 2  # of the batch that is counted: batch norm needs more than one
 
 
-def flops_per_example(config: RunConfig) -> float:
+def flops_per_example(config: RunConfig) -> float | None:
     """Floating-point operations of forward and backward per training example, two for a multiply-add.
 
     Products and convolutions are counted, as `torch.utils.flop_counter` does it; on the meta device, so that nothing is
-    computed. NaN where a task does not say what its model takes, or the model cannot be run without data.
-
-    Raises:
-        benchmarks.workloads.WorkloadError: as `benchmarks.workloads.of`.
+    computed. None where a task does not say what its model takes, or the model cannot be run without data.
     """
     options, data_options = (
         json.dumps(dict(x), sort_keys=True) for x in (config.workload_options, config.data_options)
@@ -31,7 +27,7 @@ def flops_per_example(config: RunConfig) -> float:
 
 
 @functools.lru_cache(maxsize=4096)
-def _flops(workload: str, model: str, options: str, data: str, data_options: str) -> float:
+def _flops(workload: str, model: str, options: str, data: str, data_options: str) -> float | None:
     """The same, of what it depends on."""
     config = RunConfig(
         workload,
@@ -43,17 +39,23 @@ def _flops(workload: str, model: str, options: str, data: str, data_options: str
         data=data,
         data_options=json.loads(data_options),
     )
-    found = of(config)
-    specimen = found.task_class.specimen(found, config)
-    if specimen is None:
-        return math.nan
-    arguments, inputs = specimen
     try:
+        found = of(config)
+        specimen = found.task_class.specimen(found, config)
+        if specimen is None:
+            return None
+        arguments, inputs = specimen
         with torch.device("meta"):
             network = found.build(**(config.workload_options if model else arguments))
         with FlopCounterMode(display=False) as counter:
             outputs = [x.float().sum() for x in tree_leaves(network(*inputs)) if isinstance(x, Tensor)]
             torch.stack(outputs).sum().backward()
-    except (RuntimeError, NotImplementedError):  # an operation that needs numbers
-        return math.nan
+    except Exception:  # whatever a model of somebody else's does without data: an estimate is no place to say so
+        return None
     return float(counter.get_total_flops()) / EXAMPLES
+
+
+def examples(config: RunConfig) -> int | None:
+    """Training examples of an epoch; None where nothing is known without loading data, which is not done here."""
+    count = None if config.data or config.data_options else find(config.workload).train_examples
+    return count if count is None or config.split == "test" else count - count // 10

@@ -7,7 +7,7 @@ from benchmarks import workloads
 from benchmarks.base.records import Epoch, number
 from benchmarks.workloads.workload import Metric
 
-__all__ = ["Metric", "best", "higher_is_better", "metric", "of", "score", "title"]
+__all__ = ["Metric", "best", "bounds", "higher_is_better", "metric", "of", "score", "title"]
 
 
 def of(workload: str) -> Metric:

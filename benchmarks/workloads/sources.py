@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.base import references
 from benchmarks.base.config import RunConfig
 from benchmarks.workloads import data
 from benchmarks.workloads.data import KEYS, Array, Arrays, DataError
-from benchmarks.workloads.workload import Workload, resolve
+from benchmarks.workloads.workload import Workload
 
 _lock = threading.RLock()
 
@@ -40,7 +41,7 @@ class Source:
     @property
     def given(self) -> bool:
         """Whether a function gives the data."""
-        return ":" in self.name
+        return references.is_reference(self.name)
 
 
 def source(workload: Workload, config: RunConfig) -> Source:
@@ -52,9 +53,9 @@ def source(workload: Workload, config: RunConfig) -> Source:
     name = config.data or workload.dataset
     if not name:
         raise DataError(f"{workload.name} needs data of your own: give data = 'module:object'")
-    if config.data and ":" not in name:
+    if config.data and not references.is_reference(name):
         raise DataError(f"data must be 'module:object', got {name!r}")
-    if config.data_options and ":" not in name:
+    if config.data_options and not references.is_reference(name):
         raise DataError(
             f"{workload.name}: the data set {name!r} takes no data_options, got {dict(config.data_options)}"
         )
@@ -88,7 +89,7 @@ def fingerprint(where: Source, data_dir: Path) -> str:
 @functools.lru_cache(maxsize=8)
 def _given(where: Source) -> Arrays:
     """What the function gives, once it is known to be fit to train on."""
-    function, options = resolve(where.name), json.loads(where.options)
+    function, options = references.load(where.name), json.loads(where.options)
     if not callable(function):
         raise DataError(f"data {where.name!r} must be a function, got {type(function).__name__}")
     try:

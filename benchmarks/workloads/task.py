@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from benchmarks.base import distributed
+from benchmarks.base import distributed, references
 from benchmarks.base.config import RunConfig
 from benchmarks.base.seeds import derive
 from benchmarks.workloads import dropout
-from benchmarks.workloads.workload import Workload, WorkloadError, resolve
+from benchmarks.workloads.workload import Workload, WorkloadError
 
 EVALUATION_BATCH = 500
 CLEAN = 5000  # training examples, at most, on which the loss without augmentation is measured
@@ -137,7 +137,7 @@ def built(reference: str, workload: Workload, arguments: Mapping[str, Any]) -> n
     """
     if reference:
         try:
-            inspect.signature(resolve(reference)).bind(**arguments)
+            inspect.signature(references.load(reference)).bind(**arguments)
         except TypeError as error:
             raise WorkloadError(f"model {reference!r} does not take {dict(arguments)}: {error}") from error
     model: object = workload.build(**arguments)

@@ -1,11 +1,11 @@
 """What a workload is: a network, the data it learns, the task that trains it, and the number it is judged by."""
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.base import references
 from benchmarks.base.errors import BenchmarkError, nearest
 
 if TYPE_CHECKING:  # names and options are read without torch
@@ -16,24 +16,6 @@ if TYPE_CHECKING:  # names and options are read without torch
 
 class WorkloadError(BenchmarkError, ValueError):
     """A workload, model or data set that does not exist or does not fit, or an option that it does not take."""
-
-
-def resolve(reference: str) -> Any:
-    """The object that ``"module:object"`` stands for.
-
-    Raises:
-        WorkloadError: there is no such module, or no such object in it.
-    """
-    module, _, name = reference.partition(":")
-    if not module or not name:
-        raise WorkloadError(f"{reference!r} must be 'module:object'")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise WorkloadError(f"{reference!r} cannot be found: {error}") from error
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +102,14 @@ class Workload:
 
     def build(self, **options: Any) -> "nn.Module":
         """The network with freshly drawn weights."""
-        network = resolve(self.network) if isinstance(self.network, str) else self.network
+        network = references.load(self.network) if isinstance(self.network, str) else self.network
         model: nn.Module = network(**self.fixed, **options)
         return model
 
     @property
     def task_class(self) -> "type[Task]":
         """The task that trains and judges the network."""
-        found: type[Task] = resolve(self.trainer) if isinstance(self.trainer, str) else self.trainer
+        found: type[Task] = references.load(self.trainer) if isinstance(self.trainer, str) else self.trainer
         return found
 
     def check(self, options: Mapping[str, Any]) -> None:

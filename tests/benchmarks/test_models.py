@@ -35,6 +35,20 @@ def test_width_scales_the_channels(build: Callable[..., nn.Module]) -> None:
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
+def test_fast_net_begins_as_the_identity() -> None:
+    """3x3 convolutions pass their inputs on, and the last maximum is over the whole of the 3x3 image that is left."""
+    model = FastNet(classes=10, width=1 / 8)
+    seen: list[tuple[int, ...]] = []
+    model.layers[-2].register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2:]))
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert seen == [(3, 3)]
+    assert model.layers[-2].kernel_size == 3
+    for layer in model.layers:
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+            x = torch.randn(1, layer.in_channels, 5, 5)
+            torch.testing.assert_close(layer(x)[:, : layer.in_channels], x)
+
+
 @pytest.mark.parametrize(("name", "size"), [("vgg16_bn", 138_365_992), ("resnet18", 11_689_512)])
 def test_imagenet_nets_are_torchvisions(name: str, size: int) -> None:
     """The ImageNet workloads build torchvision's networks of 1000 classes."""

@@ -15,9 +15,10 @@ from benchmarks import workloads
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.records import Cost, Epoch
+from benchmarks.base.references import ReferenceLookupError
 from benchmarks.training.engine import train
 from benchmarks.workloads import WorkloadError, fingerprint, metrics, of, sources
-from benchmarks.workloads.cost import flops_per_example
+from benchmarks.workloads.cost import examples, flops_per_example
 from benchmarks.workloads.data import DataError
 
 CPU = torch.device("cpu")
@@ -127,7 +128,7 @@ def test_own_model_and_data(tmp_path: Path, config: RunConfig, metric: str, targ
     reached = metrics.score(records[-1], config.workload)
     assert metrics.metric(config.workload) == metric
     assert reached == target if metric == "top1" else reached < target
-    assert flops_per_example(config) > 0
+    assert (flops_per_example(config) or 0) > 0
     if metric == "rmse":
         test = records[-1].test.running
         assert test["rmse"] == pytest.approx(math.sqrt(test["loss"] or 0))
@@ -186,6 +187,19 @@ def test_own_workload(tmp_path: Path, reference: str) -> None:
     assert not metrics.higher_is_better(reference)
 
 
+def test_cost_of_what_cannot_be_run_without_data_is_unknown(tmp_path: Path) -> None:
+    """A model that looks at numbers, or does not exist, has no known cost; examples of own data are not counted."""
+    (tmp_path / "looking.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(3, 2)\n"
+        "    def forward(self, x):\n        return super().forward(x) if x.sum().item() else x\n"
+    )
+    for model in ("looking:Net", "nowhere:Net"):
+        assert flops_per_example(dataclasses.replace(BLOBS, model=model)) is None
+    assert examples(BLOBS) is None
+    assert examples(_config("digits-mlp")) == 1437
+    assert examples(_config("digits-mlp", split="validation")) == 1294
+
+
 def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     """Equal arrays have one fingerprint, other arguments or numbers another; ten thousand runs make the data once."""
     first = fingerprint(BLOBS, tmp_path)
@@ -214,8 +228,8 @@ def _given(function: str, **options: Any) -> dict[str, Any]:
             "regression needs a data of your own|needs data of your",
         ),
         ({"workload": "own_parts:nothing"}, "'own_parts:nothing' must be or return a Workload, got int"),
-        ({"workload": "own_part:own"}, "'own_part:own' cannot be found: No module named 'own_part'"),
-        (_given("blob"), "'own_parts:blob' cannot be found: .*no attribute 'blob'"),
+        ({"workload": "own_part:own"}, "'own_part:own': there is no module 'own_part'"),
+        (_given("blob"), "'own_parts:blob': module 'own_parts' has no 'blob'; did you mean 'blobs'"),
         (_given("nothing"), "data 'own_parts:nothing' must be a function, got int"),
         (_given("blobs", data_options={"m": 3}), "data 'own_parts:blobs' does not take data_options {'m': 3}"),
         (_given("blobs", model="own_parts:nothing"), "model 'own_parts:nothing'"),
@@ -239,7 +253,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, settings: dict[str, Any], m
     config = RunConfig(optimizer="adam", hyper={"lr": 0.1}, epochs=1, **settings)
     with pytest.raises(BenchmarkError, match=message) as caught:
         _train(config, tmp_path)
-    assert isinstance(caught.value, WorkloadError | DataError)
+    assert isinstance(caught.value, WorkloadError | DataError | ReferenceLookupError)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 

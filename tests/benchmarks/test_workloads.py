@@ -102,7 +102,7 @@ def test_options_reach_the_network(name: str) -> None:
         value = True if kind.kind is bool else max(kind.low, 4) if option == "width" and kind.kind is int else kind.low
         config = RunConfig(name, "adam", ADAM, epochs=1, workload_options={option: value})
         assert find(name, config.workload_options) is workload
-        assert flops_per_example(config) > 0
+        assert (flops_per_example(config) or 0) > 0
 
 
 def _timeless(records: list[Epoch] | None) -> list[Epoch]:
@@ -170,9 +170,9 @@ def test_flops_are_counted() -> None:
     assert flops_per_example(config) == 2 * (3 * products - 64 * 8), "the images need no gradient"
     for name, petaflop in (("vgg16", 0.094), ("resnet18", 0.166), ("wrn16-4", 0.126)):
         config = RunConfig(f"cifar10-{name}", "adam", ADAM, epochs=1)
-        assert 50_000 * flops_per_example(config) == pytest.approx(petaflop * 1e15, rel=0.01)
+        assert 50_000 * (flops_per_example(config) or 0) == pytest.approx(petaflop * 1e15, rel=0.01)
     whole, half = (
-        flops_per_example(RunConfig("cifar10-vgg16", "adam", ADAM, epochs=1, workload_options={"width": width}))
+        flops_per_example(RunConfig("cifar10-vgg16", "adam", ADAM, epochs=1, workload_options={"width": width})) or 0
         for width in (1, 0.5)
     )
     assert 3.9 < whole / half < 4
@@ -291,6 +291,31 @@ def test_no_unsafe_convolution_runs_in_channels_last(
     finally:
         hook.remove()
     assert seen
+
+
+def test_initial_weights_follow_the_seed(tmp_path: Path) -> None:
+    """Equal seeds have equal weights whatever torch's global generator does, other seeds others."""
+    weights = []
+    for seed in (0, 0, 1):
+        torch.rand(3)
+        config = RunConfig("digits-mlp", "adam", ADAM, epochs=1, seed=seed)
+        workload = find("digits-mlp")
+        model = workload.task_class(workload, config, tmp_path, CPU).model()
+        weights.append(nn.utils.parameters_to_vector(model.parameters()))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_training_images_are_cropped_and_flipped(tmp_path: Path) -> None:
+    """A batch to train on has the size of the images and other pixels; equal draws give equal pixels."""
+    workload, config = find("cifar10-vgg16"), RunConfig("cifar10-vgg16", "adam", ADAM, epochs=1)
+    task: Any = workload.task_class(workload, config, cifar10(tmp_path), CPU)
+    first, again, other = (task.drawn(torch.arange(20), torch.Generator().manual_seed(i)) for i in (1, 1, 2))
+    whole = crop(task.data.x_train, task.margin)[:20]
+    assert first.shape == whole.shape == (20, 32, 32, 3)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, whole)
 
 
 def test_dropout_draws_from_its_own_generator() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import studies
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.training.engine import train
@@ -163,3 +164,15 @@ def test_data_options_out_of_range(tmp_path: Path, options: dict[str, Any], mess
     config = RunConfig("zipf-softmax", "adam", {}, epochs=1, data_options=options)
     with pytest.raises(BenchmarkError, match=message):
         of(config).task_class(of(config), config, tmp_path, CPU)
+
+
+def test_a_study_sets_the_options_of_generated_data(tmp_path: Path) -> None:
+    """`data_options` of a study reach the function that makes the data; one that it does not have is named."""
+    text = 'title = "z"\n[[runs]]\nworkload = "zipf-softmax"\noptimizer = "adam"\nepochs = 1\ndata_options.{} = 50\n'
+    study = tmp_path / "rare.toml"
+    study.write_text(text.format("classes"))
+    config = studies.load(str(study)).arms[0].config
+    assert of(config).task_class(of(config), config, tmp_path, CPU).model().out_features == 50
+    study.write_text(text.format("clases"))
+    with pytest.raises(BenchmarkError, match=r"data_options.clases: .*did you mean 'classes'"):
+        studies.load(str(study))
