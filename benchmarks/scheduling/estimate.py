@@ -12,42 +12,30 @@ import torch
 
 from benchmarks.base import environment
 from benchmarks.base.config import RunConfig
+from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.records import number
 from benchmarks.base.store import Result, Store, StoreError, read
 from benchmarks.scheduling.settings import Settings
+from benchmarks.workloads import of
+from benchmarks.workloads.cost import flops_per_example
 
-# Training arithmetic per epoch in PFLOP (three times the forward's, two FLOP a multiply-add), and training examples.
-_WORK = {
-    "cifar10-vgg16": (0.094, 50_000),
-    "cifar10-resnet18": (0.166, 50_000),
-    "cifar10-wrn16-4": (0.126, 50_000),
-    "cifar100-vgg16": (0.094, 50_000),
-    "cifar100-resnet18": (0.166, 50_000),
-    "cifar100-wrn16-4": (0.126, 50_000),
-    "imagenet-vgg16": (119.0, 1_281_167),
-    "imagenet-resnet18": (14.0, 1_281_167),
-    "fashion-cnn": (0.0008, 60_000),
-    "digits-mlp": (0.000001, 1437),
-}
 _UTILIZATION = 0.3  # of the speed of one large product, which training reaches on a good day
 _PER_STEP = {"cpu": 2e-3, "cuda": 0.5e-3}  # seconds of launching
 NEWEST = 1000  # runs of the store, at most, that are looked at
 
 
-def flops_per_example(config: RunConfig) -> float | None:
-    """Training FLOP for one example; None where nothing is known."""
-    if config.workload not in _WORK or config.model or config.data:
-        return None
-    work, examples = _WORK[config.workload]
-    return work * 1e15 / examples * float(config.workload_options.get("width", 1)) ** 2
-
-
 def examples(config: RunConfig) -> int | None:
-    """Training examples of an epoch; None where nothing is known."""
-    if config.workload not in _WORK or config.data:
-        return None
-    count = _WORK[config.workload][1]
-    return count - count // 10 if config.split == "validation" else count
+    """Training examples of an epoch; None where that is not known without the data."""
+    count = None if config.data else of(config).train_examples
+    return count - count // 10 if count and config.split == "validation" else count
+
+
+def arithmetic(config: RunConfig) -> float:
+    """Training FLOP for one example; NaN where nothing is known, an earlier run of a model that is gone included."""
+    try:
+        return flops_per_example(config)
+    except BenchmarkError:
+        return math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +86,11 @@ class Estimator:
         if known is not None:
             step_s, eval_s, source = known
             return config.epochs * (steps * step_s + eval_s), source
-        work = flops_per_example(config)
-        if work is None:
+        work = arithmetic(config)
+        if math.isnan(work):
             return None, "unknown"
-        arithmetic = work * config.batch_size / (_UTILIZATION * self.speed(config.precision))
-        return config.epochs * steps * (arithmetic + _PER_STEP[self._device.type]), "a calibrated guess"
+        computing = work * config.batch_size / (_UTILIZATION * self.speed(config.precision))
+        return config.epochs * steps * (computing + _PER_STEP[self._device.type]), "a calibrated guess"
 
     def known(self, config: RunConfig) -> float | None:
         """Expected seconds of a run by earlier runs, None where they say nothing."""
@@ -122,11 +110,11 @@ class Estimator:
                 if chosen:
                     step_s = statistics.fmean(one.step_s for one in chosen)
                     return step_s, statistics.fmean(one.eval_s for one in chosen), words
-        work = flops_per_example(config)
+        work = arithmetic(config)
         scaled = [
             (work * config.batch_size / (theirs * one.config.batch_size), one)
             for one in found
-            if work and one.config.precision == config.precision and (theirs := flops_per_example(one.config))
+            if one.config.precision == config.precision and (theirs := arithmetic(one.config)) * work > 0
         ]
         if not scaled:
             return None

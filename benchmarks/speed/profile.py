@@ -16,9 +16,9 @@ from benchmarks import workloads
 from benchmarks.base.config import RunConfig
 from benchmarks.base.environment import describe
 from benchmarks.base.errors import BenchmarkError, known
-from benchmarks.scheduling import estimate
 from benchmarks.speed.sheet import Sheet
 from benchmarks.training import engine, optimizers
+from benchmarks.workloads.cost import flops_per_example
 
 MODES = ("eager", "captured", "compiled")
 """The engine's step launched kernel by kernel; replayed from a CUDA graph; with the network through `torch.compile`,
@@ -105,12 +105,12 @@ def measure(
             raise error
     starts, ends = zip(*(future.result() for future in futures), strict=True)
     seconds = (max(ends) - min(starts)) * epoch_steps / steps
-    work = estimate.flops_per_example(case.config)
+    work = flops_per_example(case.config)
     return {
         "s/epoch": seconds,
         "s/epoch/runs": seconds / case.jobs,
         "ms/step": 1e3 * seconds / epoch_steps,
-        "TFLOP/s": work * examples * case.jobs / seconds / 1e12 if work else None,
+        "TFLOP/s": work * examples * case.jobs / seconds / 1e12 if work > 0 else None,
         "peak GB": torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None,
     }
 
