@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "studies": ("base", "workloads", "training"),
     "scheduling": ("base", "workloads", "training", "studies"),
     "report": ("base", "workloads", "training", "studies"),
-    "speed": ("base", "workloads", "training", "scheduling"),
+    "speed": ("base", "workloads", "training"),
     "theory": ("base", "workloads", "studies", "report"),
     "session": ("base", "workloads", "training", "studies", "scheduling", "report"),
     "cli": ("base", "workloads", "training", "studies", "scheduling", "report", "speed", "theory", "session"),

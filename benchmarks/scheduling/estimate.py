@@ -22,6 +22,12 @@ _PER_STEP = {"cpu": 2e-3, "cuda": 0.5e-3}  # seconds of launching
 NEWEST = 1000  # runs of the store, at most, that are looked at
 
 
+def arithmetic(config: RunConfig) -> float:
+    """Training FLOP for one example; NaN where nothing is known, an earlier run of a model that is gone included."""
+    found = flops_per_example(config)
+    return math.nan if found is None else found
+
+
 @dataclasses.dataclass(frozen=True)
 class _Sample:
     """What an earlier run on this device took."""
@@ -70,11 +76,11 @@ class Estimator:
         if known is not None:
             step_s, eval_s, source = known
             return config.epochs * (steps * step_s + eval_s), source
-        work = flops_per_example(config)
-        if work is None:
+        work = arithmetic(config)
+        if math.isnan(work):
             return None, "unknown"
-        arithmetic = work * config.batch_size / (_UTILIZATION * self.speed(config.precision))
-        return config.epochs * steps * (arithmetic + _PER_STEP[self._device.type]), "a calibrated guess"
+        computing = work * config.batch_size / (_UTILIZATION * self.speed(config.precision))
+        return config.epochs * steps * (computing + _PER_STEP[self._device.type]), "a calibrated guess"
 
     def known(self, config: RunConfig) -> float | None:
         """Expected seconds of a run by earlier runs, None where they say nothing."""
@@ -94,11 +100,11 @@ class Estimator:
                 if chosen:
                     step_s = statistics.fmean(one.step_s for one in chosen)
                     return step_s, statistics.fmean(one.eval_s for one in chosen), words
-        work = flops_per_example(config)
+        work = arithmetic(config)
         scaled = [
             (work * config.batch_size / (theirs * one.config.batch_size), one)
             for one in found
-            if work and one.config.precision == config.precision and (theirs := flops_per_example(one.config))
+            if one.config.precision == config.precision and (theirs := arithmetic(one.config)) * work > 0
         ]
         if not scaled:
             return None

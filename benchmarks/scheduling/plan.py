@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.base import environment
 from benchmarks.base.config import RunConfig
-from benchmarks.base.store import Result, Skipped, Store, StoreError, read, verified
+from benchmarks.base.store import Skipped, Store, StoreError, verified
 from benchmarks.scheduling.settings import Settings
 from benchmarks.studies.study import Run
 
@@ -51,10 +51,6 @@ class Planned:
     def due(self) -> bool:
         """Whether it is to be made."""
         return self.anew or self.state != "done"
-
-    def result(self) -> Result | None:
-        """What came out, if it is done: the latest of several."""
-        return read(max(self.files, key=lambda path: path.stat().st_mtime_ns)) if self.files else None
 
 
 def plan(

@@ -127,7 +127,7 @@ def test_a_report_that_cannot_be_written(tmp_path, settings):
     """One line that names the file; the results are where they were."""
     session.run(study(SGD), tmp_path / "runs", settings=settings, say=None)
     (tmp_path / "file").touch()
-    with pytest.raises(BenchmarkError, match=r"the report cannot be written: .*file"):
+    with pytest.raises(BenchmarkError, match=r"cannot write the report to .*file"):
         session.report(study(SGD), tmp_path / "runs", tmp_path / "file")
     assert len(session.results(tmp_path / "runs")) == 2
 
@@ -181,6 +181,19 @@ def test_estimates_know_how_many_steps(tmp_path, settings):
     fill(store, settings, [SGD], 2.0, threads=1)
     whole = Arm("whole", "whole", config("sgd", max_steps=0), "whole")
     assert expected(whole, store, settings) == (pytest.approx(2 * 12 * 2.0), "earlier runs")  # 1437 images by 128
+
+
+def test_whole_runs_alone_are_begun(tmp_path, settings):
+    """What earlier runs say would not end within the budget is left for another time; what is unknown is tried."""
+    store = Store(tmp_path / "runs")
+    store.prepare()
+    fill(store, settings, [SGD], 2.0, threads=1)
+    long = Arm("long", "Long", config("sgd", epochs=100), "long")  # ten minutes, it seems; the other one twelve seconds
+    brief = dataclasses.replace(settings, budget=100, whole=True)
+    outcome = session.run(study(long, PADAM), store, settings=brief, say=None)
+    assert (outcome.status, outcome.finished, outcome.left) == ("stopped", ["padam/seed0"], 1)
+    with pytest.raises(BenchmarkError, match="give one"):
+        dataclasses.replace(settings, whole=True)
 
 
 def test_ten_thousand_runs_are_planned_in_seconds(tmp_path, settings, monkeypatch):
