@@ -48,7 +48,8 @@ class Provenance(NamedTuple):
     @property
     def key(self) -> str:
         """Eight digits that stand for it in the name of a file."""
-        return hashlib.sha256(json.dumps(self).encode()).hexdigest()[:8]
+        said = self[:4] + self[4:] * bool(self.modules)
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
 
 
 def provenance(environment: Mapping[str, Any]) -> Provenance:

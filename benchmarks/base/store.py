@@ -143,7 +143,7 @@ class Store:
             try:
                 results.append(read(path))
             except StoreError as error:
-                skipped.append(Skipped(path, str(error)))
+                skipped.append(Skipped(path, str(error).removeprefix(f"{path} ")))
         return results, skipped
 
     def results(self) -> Iterator[Result]:
@@ -208,10 +208,8 @@ def _frame(path: Path, content: bytes) -> tuple[Head, End]:
     name = identity(head.config, head.fingerprint)
     if head.identity not in ("", name):
         raise ValueError("its identity is not that of its configuration")
-    if head.format > 1:
-        name += f"-{provenance(head.environment).key}"
-    if path.stem != name:
-        raise ValueError(f"its name should be {name}.jsonl")
+    if path.stem.partition("-")[0] != name:
+        raise ValueError(f"its name should begin with {name}")
     return head, end
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.base import choice
 from benchmarks.base.environment import Provenance
 from benchmarks.base.records import Cost, Epoch, Number, number
-from benchmarks.base.store import Result, Store
+from benchmarks.base.store import Result, Skipped, Store
 from benchmarks.studies import tuning
 from benchmarks.studies.study import Arm, Study
 from benchmarks.workloads import metrics
@@ -143,7 +143,7 @@ class Index:
 
     def __init__(self, store: Store, wanted: Callable[[Result], bool] = lambda result: True) -> None:
         results, skipped = store.scan()
-        self.notes = [f"{one.path.name} is not believed: {one.reason}" for one in skipped]
+        self.notes = _not_believed(skipped)
         self._runs: dict[str, dict[int, list[Result]]] = {}
         for result in filter(wanted, results):
             runs = self._runs.setdefault(_key({**result.config, "seed": 0}), {})
@@ -202,6 +202,18 @@ def _report(study: Study, index: Index) -> Report:
     series = index.series(study.arms, study.seeds)
     missing = sum(1 for one in series for seed in study.seeds if seed not in one.runs)
     return Report(study, tuple(one for one in series if one.runs), missing, notes=tuple(dict.fromkeys(index.notes)))
+
+
+def _not_believed(skipped: Iterable[Skipped]) -> list[str]:
+    """A sentence for each reason why files of the store are passed over."""
+    by_reason: dict[str, list[str]] = {}
+    for one in skipped:
+        by_reason.setdefault(one.reason, []).append(one.path.name)
+    return [f"{_some(names)}: {reason}." for reason, names in by_reason.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def mixture(series: Iterable[Series]) -> list[str]:

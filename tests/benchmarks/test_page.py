@@ -341,7 +341,7 @@ def test_skipped_files_are_listed(tmp_path, store, study):
     pages.fill(study, store)
     (store.root / "foreign.jsonl").write_text("{}\n")
     _, text = page_of([study], store, tmp_path)
-    assert re.search(r"<li>foreign\.jsonl is not believed", text)
+    assert re.search(r"<li>foreign\.jsonl: is not a run", text)
 
 
 def begin(study, store, seed=0, label="adam"):
