@@ -251,8 +251,13 @@ def _given(function: str, **options: Any) -> dict[str, Any]:
 def test_what_cannot_be_used_is_said(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     """Every misfit is one clear line that names the function at fault, before a step is taken."""
     config = RunConfig(optimizer="adam", hyper={"lr": 0.1}, epochs=1, **settings)
-    with pytest.raises(BenchmarkError, match=message) as caught:
+
+    def run() -> None:  # as the runner does
+        fingerprint(config, tmp_path)
         _train(config, tmp_path)
+
+    with pytest.raises(BenchmarkError, match=message) as caught:
+        run()
     assert isinstance(caught.value, WorkloadError | DataError | ReferenceLookupError)
     assert not (tmp_path / "checkpoint.pt").exists()
 
