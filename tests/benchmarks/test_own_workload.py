@@ -19,7 +19,7 @@ from benchmarks.base.references import ReferenceLookupError
 from benchmarks.training.engine import train
 from benchmarks.workloads import WorkloadError, fingerprint, metrics, of, sources
 from benchmarks.workloads.cost import examples, flops_per_example
-from benchmarks.workloads.data import DataError
+from benchmarks.workloads.data import DataError, load
 
 CPU = torch.device("cpu")
 
@@ -188,15 +188,17 @@ def test_own_workload(tmp_path: Path, reference: str) -> None:
 
 
 def test_cost_of_what_cannot_be_run_without_data_is_unknown(tmp_path: Path) -> None:
-    """A model that looks at numbers, or does not exist, has no known cost; examples of own data are not counted."""
+    """A model that looks at numbers, or does not exist, has no known cost; examples are counted without files."""
     (tmp_path / "looking.py").write_text(
         "from torch import nn\n\nclass Net(nn.Linear):\n    def __init__(self):\n        super().__init__(3, 2)\n"
         "    def forward(self, x):\n        return super().forward(x) if x.sum().item() else x\n"
     )
     for model in ("looking:Net", "nowhere:Net"):
         assert flops_per_example(dataclasses.replace(BLOBS, model=model)) is None
-    assert examples(BLOBS) is None
+    assert examples(BLOBS) == 50
+    assert examples(dataclasses.replace(BLOBS, data="nowhere:points")) is None
     assert examples(_config("digits-mlp")) == 1437
+    assert examples(_config("prose-lstm")) == len(load("prose", tmp_path).x_train)
     assert examples(_config("digits-mlp", split="validation")) == 1294
 
 
@@ -251,8 +253,13 @@ def _given(function: str, **options: Any) -> dict[str, Any]:
 def test_what_cannot_be_used_is_said(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     """Every misfit is one clear line that names the function at fault, before a step is taken."""
     config = RunConfig(optimizer="adam", hyper={"lr": 0.1}, epochs=1, **settings)
-    with pytest.raises(BenchmarkError, match=message) as caught:
+
+    def run() -> None:  # as the runner does
+        fingerprint(config, tmp_path)
         _train(config, tmp_path)
+
+    with pytest.raises(BenchmarkError, match=message) as caught:
+        run()
     assert isinstance(caught.value, WorkloadError | DataError | ReferenceLookupError)
     assert not (tmp_path / "checkpoint.pt").exists()
 
