@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.base.store import Store
-from benchmarks.report import chapter, export, page, palette, underway
+from benchmarks.report import chapter, charts, export, page, palette, underway
 from benchmarks.report.export import ReportError
 from benchmarks.report.results import collect
 from benchmarks.report.table import Table
@@ -40,7 +40,9 @@ def write(studies: Sequence[Study], store: Store, directory: Path, refresh: int 
     begun = [underway.collect(report.study, store) for report in reports]
     shown = [chapter.shown(report, unfinished) for report, unfinished in zip(reports, begun, strict=True)]
     looks = palette.shared([(arms, study.reference) for arms, study in zip(shown, studies, strict=True)])
-    chapters = [chapter.of_study(*three) for three in zip(reports, begun, looks, strict=True)]
+    chapters = [
+        chapter.of_study(*three, charts.POINTS // len(studies)) for three in zip(reports, begun, looks, strict=True)
+    ]
     overall = chapter.of_all(reports, chapters)
     written = [*chapters, *([overall] if overall else [])]
     made = {path: content for one in written for path, content in one.files().items()}

@@ -104,18 +104,19 @@ class Chapter:
         return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
-def of_study(report: Report, unfinished: Sequence[Series], styles: Mapping[str, Style]) -> Chapter:
+def of_study(report: Report, unfinished: Sequence[Series], styles: Mapping[str, Style], points: int) -> Chapter:
     """The chapter of a study.
 
     Args:
         report: what there is of it.
         unfinished: its arms with runs in progress.
         styles: the look of each arm that is `shown`.
+        points: of all its curves together.
     """
     series = shown(report, unfinished)
     found = tables.build(report)
     found += [underway.table(unfinished)] if unfinished else []
-    figures = [*charts.draw(report, styles, series[len(report.series) :]), *compared.figures(report)]
+    figures = [*charts.draw(report, styles, series[len(report.series) :], points), *compared.figures(report)]
     keys = {one.arm.title: palette.key(one) for one in reversed(series)}
     keys |= {name: palette.key(one) for one in series for name in (one.arm.label, palette.key(one))}
     return Chapter(

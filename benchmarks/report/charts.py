@@ -8,21 +8,25 @@ from benchmarks.report.figure import Figure
 from benchmarks.report.palette import Style
 from benchmarks.report.results import Report, Series
 
-_POINTS = 20_000  # of all curves of a study together
+POINTS = 20_000
+"""Of all curves of a page together, so that it stays below 5 MB."""
 
 
-def draw(report: Report, styles: Mapping[str, Style], underway: Sequence[Series] = ()) -> list[Figure]:
+def draw(
+    report: Report, styles: Mapping[str, Style], underway: Sequence[Series] = (), points: int = POINTS
+) -> list[Figure]:
     """The figures of a study, the final scores first; none without finished runs.
 
     Args:
         report: what there is of the study.
         styles: the look of each arm by `palette.key`.
         underway: arms without a finished run, with the epochs so far; they have curves alone.
+        points: of all curves together; a line has 12 at least.
     """
     subjects = [subject for subject in report.study.subjects if report.of(subject)]
     begun = dataclasses.replace(report, series=(*report.series, *underway))
     wanted = _quantities(report)
-    points = max(12, _POINTS // max(1, len(begun.series) * len(wanted)))
+    points = max(12, points // max(1, len(begun.series) * len(wanted)))
     found = [scores.draw(report, subject, styles) for subject in subjects]
     found += [
         curves.draw(begun, name, subject, styles, points)

@@ -43,7 +43,7 @@ class _Curves:
     @property
     def crowded(self) -> bool:
         """Whether there are too many arms for bands."""
-        return bool(self.frame["name"].nunique() > _CROWD)
+        return bool(self.frame["optimizer"].nunique() > _CROWD)
 
 
 def draw(report: Report, name: str, subject: str, styles: Mapping[str, Style], points: int) -> Figure | None:
@@ -62,7 +62,7 @@ def draw(report: Report, name: str, subject: str, styles: Mapping[str, Style], p
     if not rows:
         return None
     frame = pd.DataFrame(rows)
-    there = set(frame["name"])
+    there = set(frame["optimizer"])
     series = [one for one in report.of(subject) if one.arm.title in there]
     last = int(frame["epoch"].max())
     decays = sorted({epoch for one in series for epoch in one.arm.config.milestones if epoch < last})
@@ -95,7 +95,7 @@ def _rows(one: Series, quantity: Quantity, workload: str, points: int) -> list[d
     return [
         {
             "arm": palette.key(one),
-            "name": one.arm.title,
+            "optimizer": one.arm.title,
             "epoch": i + 1,
             "seconds": float(elapsed[i]),
             "mean": float(mean[i]),
@@ -144,7 +144,10 @@ def _layers(curves: _Curves, encodings: Mapping[str, Any], *, live: bool) -> lis
     shown = "datum.arm === lit" if curves.crowded else looks.LIT
     band = band.encode(opacity=alt.condition(shown, alt.value(0.14), alt.value(0)))
     line = line.encode(opacity=looks.opacity(1, live=True)).add_params(lit, looks.zoom())
-    told = ["name:N", "epoch:Q", *(alt.Tooltip(f"{key}:Q", format=".4~g") for key in ("mean", "low", "high")), "runs:Q"]
+    told: list[Any] = ["optimizer:N", "epoch:Q"]
+    for field, title in (("mean", "mean"), ("low", "mean − sd"), ("high", "mean + sd")):
+        told.append(alt.Tooltip(f"{field}:Q", format=".4~g", title=title))
+    told.append("runs:Q")
     dots = base.mark_point(filled=True, size=45, clip=True).encode(
         x=x,
         y=y,
@@ -175,7 +178,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def _alternative(curves: _Curves, label: str) -> str:
     """Where the curves end."""
-    ends = curves.frame.groupby("name", sort=False)["mean"].last().sort_values()
+    ends = curves.frame.groupby("optimizer", sort=False)["mean"].last().sort_values()
     said = [f"{name} {value:.3g}" for name, value in ends.items()]
     few = said if len(said) <= 12 else [*said[:8], f"{len(said) - 10} between", *said[-2:]]
     return f"Line chart of {label}, {len(said)} arms; at epoch {curves.last}, from small to large: {', '.join(few)}."
@@ -186,7 +189,7 @@ def _table(curves: _Curves, name: str, title: str, series: Sequence[Series]) -> 
     there, last = sorted(set(curves.frame["epoch"].tolist())), curves.last
     wanted = [1, *curves.decays, last] if curves.decays else [1, last // 4, last // 2, 3 * last // 4, last]
     epochs = sorted({there[int(np.abs(np.array(there) - epoch).argmin())] for epoch in wanted})
-    values = curves.frame.set_index(["name", "epoch"])["mean"].to_dict()
+    values = curves.frame.set_index(["optimizer", "epoch"])["mean"].to_dict()
     rows = []
     for one in series:
         found = [values.get((one.arm.title, epoch), math.nan) for epoch in epochs]

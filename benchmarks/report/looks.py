@@ -23,15 +23,15 @@ def where(report: Report, subject: str) -> tuple[str, str]:
 
 
 def encodings(series: Sequence[Series], styles: Mapping[str, Style]) -> dict[str, Any]:
-    """Colour and dash by the field ``name``; colours are variables, and `drawing` knows what they stand for."""
+    """Colour and dash by the field ``optimizer``; colours are variables, and `drawing` knows what they stand for."""
     places, domain = list(styles), [one.arm.title for one in series]
     keys = [palette.key(one) for one in series]
     colours = [f"var(--arm-{places.index(key)})" for key in keys]
     dashes = [list(styles[key].dash) or [1, 0] for key in keys]
     legend = alt.Legend(title=None, symbolType="stroke", symbolSize=300)
     return {
-        "color": alt.Color("name:N", scale=alt.Scale(domain=domain, range=colours), legend=legend),
-        "strokeDash": alt.StrokeDash("name:N", scale=alt.Scale(domain=domain, range=dashes), legend=legend),
+        "color": alt.Color("optimizer:N", scale=alt.Scale(domain=domain, range=colours), legend=legend),
+        "strokeDash": alt.StrokeDash("optimizer:N", scale=alt.Scale(domain=domain, range=dashes), legend=legend),
     }
 
 

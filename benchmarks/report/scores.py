@@ -109,7 +109,7 @@ def _rows(arms: Sequence[_Scored], scope: tuple[float, float]) -> tuple[pd.DataF
     low, high = scope
     means, runs, notes = [], [], []
     for one in arms:
-        row = {"arm": palette.key(one.series), "name": one.name, "runs": len(one.series.runs)}
+        row = {"arm": palette.key(one.series), "optimizer": one.name, "runs": len(one.series.runs)}
         mean, (bottom, top) = one.summary.mean, one.spread
         note = f"{one.series.diverged} of {row['runs']} diverged" if one.series.diverged and one.summary.n else ""
         side = "left"
@@ -125,9 +125,9 @@ def _rows(arms: Sequence[_Scored], scope: tuple[float, float]) -> tuple[pd.DataF
         if note:
             notes.append(row | {"edge": low if side == "left" else high, "text": note, "side": side})
     return (
-        pd.DataFrame(means, columns=["arm", "name", "runs", "mean", "low", "high"]),
-        pd.DataFrame(runs, columns=["arm", "name", "runs", "seed", "score"]),
-        pd.DataFrame(notes, columns=["arm", "name", "runs", "edge", "text", "side"]),
+        pd.DataFrame(means, columns=["arm", "optimizer", "runs", "mean", "low", "high"]),
+        pd.DataFrame(runs, columns=["arm", "optimizer", "runs", "seed", "score"]),
+        pd.DataFrame(notes, columns=["arm", "optimizer", "runs", "edge", "text", "side"]),
     )
 
 
@@ -144,19 +144,19 @@ def _layers(
     """The reference, intervals, runs, means and notes, from back to front."""
     axis = alt.Axis(title=None, grid=True, labelLimit=190, ticks=False, domain=False, labelPadding=6)
     # On a page, the row of an arm goes with the arm.
-    y = alt.Y("name:N", sort=order, axis=axis, scale=alt.Scale() if live else alt.Scale(domain=order))
+    y = alt.Y("optimizer:N", sort=order, axis=axis, scale=alt.Scale() if live else alt.Scale(domain=order))
 
     def x(field: str) -> Any:
         scale = alt.Scale(domain=list(scope), nice=False, zero=False)
         return alt.X(f"{field}:Q", scale=scale, axis=alt.Axis(title=None, grid=False))
 
     near, lit = looks.pointer(nearest=False)
-    told = ["name:N", *(alt.Tooltip(f"{field}:Q", format=".3f") for field in ("mean", "low", "high")), "runs:Q"]
+    told = ["optimizer:N", *(alt.Tooltip(f"{field}:Q", format=".3f") for field in ("mean", "low", "high")), "runs:Q"]
     bars = alt.Chart(means).mark_rule(strokeWidth=1.5)
     bars = bars.encode(x=x("low"), x2="high:Q", y=y, opacity=looks.opacity(0.8, live=live))
     seeds = alt.Chart(runs).mark_point(filled=True, size=26)
     seeds = seeds.encode(
-        x=x("score"), y=y, opacity=looks.opacity(0.45, live=live), tooltip=["name:N", "seed:Q", "score:Q"]
+        x=x("score"), y=y, opacity=looks.opacity(0.45, live=live), tooltip=["optimizer:N", "seed:Q", "score:Q"]
     )
     dots = alt.Chart(means).mark_point(filled=True, size=70, stroke="var(--paper)", strokeWidth=1)
     dots = dots.encode(x=x("mean"), y=y, opacity=looks.opacity(1, live=live), tooltip=told)

@@ -70,6 +70,16 @@ READER = """
   seen.faint = all('[data-name="curves-error"] .live .mark-line path')
     .filter((one) => Number(one.getAttribute("opacity") ?? 1) < .5).length;
   seen.lit = all("tr.lit").length;
+  document.querySelector('.arms [data-arm="adam"]').dispatchEvent(new Event("pointerleave")); await pause(500);
+  const cell = document.querySelector('[data-name="curves-error"] .live [class*="voronoi"] path');
+  const box = cell.getBoundingClientRect();
+  const over = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2, bubbles: true };
+  for (const kind of ["pointerover", "pointermove"]) cell.dispatchEvent(new PointerEvent(kind, over));
+  await pause(500);
+  seen.hovered = all(".arms .lit").map((one) => one.textContent.trim());
+  seen.told = document.querySelector("#vg-tooltip-element").textContent;
+  seen.elsewhere = all('[data-name="curves-distance"] .live .mark-line path')
+    .filter((one) => Number(one.getAttribute("opacity") ?? 1) < .5).length;
   document.body.append(Object.assign(document.createElement("pre"), { id: "seen", textContent: JSON.stringify(seen) }));
 })();
 </script>
@@ -150,6 +160,14 @@ def test_an_arm_is_switched_off_everywhere(seen):
     assert seen["fewer"] == 7 * 4
     assert seen["faint"] == 7
     assert seen["lit"] > 0
+
+
+def test_a_curve_under_the_pointer_is_named(seen):
+    """What it is and its numbers are said there, and the arm is set off in all charts."""
+    assert len(seen["hovered"]) == 1
+    assert re.match(rf"optimizer\s*{re.escape(seen['hovered'][0])}", seen["told"].strip())
+    assert "mean" in seen["told"]
+    assert seen["elsewhere"] == 7
 
 
 def test_curves_change_as_chosen(seen):

@@ -92,6 +92,7 @@ def test_the_page_needs_nothing_else(tmp_path, store, study):
     assert path.name == "index.html"
     assert found.open == []
     assert len(found.ids) == len(set(found.ids))
+    assert all(one == "main" or one.startswith("study-") for one in found.ids)  # live charts give theirs other names
     assert all(one.startswith(("#", "data:")) for one in found.references)
     assert {one[1:] for one in found.references if one[0] == "#"} <= set(found.ids)
     markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)

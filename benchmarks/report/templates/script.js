@@ -116,12 +116,21 @@
     return spec;
   }
 
+  // What is nearest to the pointer stands for a point, its datum; of texts in tooltips Vega-Lite 6 forgets that.
+  function corrected(vega) {
+    for (const { type, encode } of vega.marks) {
+      const tooltip = type === "path" && encode?.update?.tooltip;
+      if (tooltip) tooltip.signal = tooltip.signal.replace(/(?<!datum\.)datum\[/g, "datum.datum[");
+    }
+    return vega;
+  }
+
   async function draw(study, chart) {
     const target = element("div", { className: "live" });
     try {
       chart.append(target);
       const spec = chosen(chart.given, chart, study.choice);
-      const { view } = await vegaEmbed(target, spec, { renderer: "svg", actions: false, mode: "vega-lite" });
+      const { view } = await vegaEmbed(target, spec, { renderer: "svg", actions: false, mode: "vega-lite", patch: corrected });
       chart.view?.finalize();
       all(".live", chart).forEach((one) => one === target || one.remove());
       chart.querySelector(".still").hidden = true;
