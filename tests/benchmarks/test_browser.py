@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import numpy as np
-import pages
+import page_samples
 import pytest
 from PIL import Image
 
@@ -110,10 +110,10 @@ def browse(page, folder, *options):
 def page(tmp_path_factory):
     """The page of a study of eight arms, one of which diverged once."""
     folder = tmp_path_factory.mktemp("browser")
-    study = pages.load(folder, pages.THREE.replace('["sgd", "adam", "padam"]', ARMS))
+    study = page_samples.load(folder, page_samples.THREE.replace('["sgd", "adam", "padam"]', ARMS))
     store = Store(folder / "runs")
     store.prepare()
-    pages.fill(study, store, diverges=lambda run: run.arm.label == "padam" and run.config.seed == 1)
+    page_samples.fill(study, store, diverges=lambda run: run.arm.label == "padam" and run.config.seed == 1)
     return report.write([study], store, folder / "report")[0]
 
 

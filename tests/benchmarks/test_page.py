@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import pages
+import page_samples
 import pandas as pd
 import pytest
 import torch
@@ -37,7 +37,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def study(tmp_path):
-    return pages.load(tmp_path, pages.THREE)
+    return page_samples.load(tmp_path, page_samples.THREE)
 
 
 class Checker(html.parser.HTMLParser):
@@ -85,8 +85,8 @@ def page_of(studies, store, folder):
 
 def test_the_page_needs_nothing_else(tmp_path, store, study):
     """Well-formed; no reference leaves the page but to data in it; ids unique over all charts of all studies."""
-    several = [study, pages.load(tmp_path, pages.THREE.replace("Three", "Four"), "again")]
-    pages.fill(study, store)
+    several = [study, page_samples.load(tmp_path, page_samples.THREE.replace("Three", "Four"), "again")]
+    page_samples.fill(study, store)
     path, text = page_of(several, store, tmp_path)
     found = Checker(text)
     assert path.name == "index.html"
@@ -106,7 +106,7 @@ def test_the_page_needs_nothing_else(tmp_path, store, study):
 
 def test_the_verdict_comes_first(tmp_path, store, study):
     """One sentence with its interval, before every description, table and chart."""
-    pages.fill(study, store)
+    page_samples.fill(study, store)
     _, text = page_of([study], store, tmp_path)
     verdict = re.search(r'<div class="verdict">\s*<p>(.*?)</p>', text)
     assert re.search(r"\[\d", verdict[1])
@@ -115,7 +115,7 @@ def test_the_verdict_comes_first(tmp_path, store, study):
 
 def test_every_chart_can_be_read(tmp_path, store, study):
     """Each has an alternative with numbers, a caption, and its numbers as a table."""
-    pages.fill(study, store)
+    page_samples.fill(study, store)
     _, text = page_of([study], store, tmp_path)
     images = Checker(text).images
     names = [image["data-name"] for image in images]
@@ -128,8 +128,8 @@ def test_every_chart_can_be_read(tmp_path, store, study):
 
 def test_titles_are_shown_as_they_are(tmp_path, store):
     """Dollars are no mathematics, angle brackets no markup, and letters of any script stay: on page, in SVG and TeX."""
-    study = pages.load(tmp_path, pages.THREE.replace("Three & more", ODD))
-    pages.fill(study, store)
+    study = page_samples.load(tmp_path, page_samples.THREE.replace("Three & more", ODD))
+    page_samples.fill(study, store)
     _, page = page_of([study], store, tmp_path)
     found = Checker(page)
     assert ODD in found.words
@@ -140,7 +140,7 @@ def test_titles_are_shown_as_they_are(tmp_path, store):
 
 def test_a_label_in_a_chart_is_text(tmp_path, store, study):
     """A title with markup is escaped in the chart as well."""
-    pages.fill(study, store)
+    page_samples.fill(study, store)
     found = collect(study, store)
     series = [
         dataclasses.replace(one, arm=dataclasses.replace(one.arm, title=ODD + one.arm.label)) for one in found.series
@@ -155,7 +155,7 @@ def test_a_label_in_a_chart_is_text(tmp_path, store, study):
 
 def test_files_hold_what_the_tables_say(tmp_path, store, study):
     """CSV, Parquet and LaTeX of every table, with its numbers; the page carries the CSV as it is in the folder."""
-    pages.fill(study, store)
+    page_samples.fill(study, store)
     path, found = report.write([study], store, tmp_path / "report")
     folder = tmp_path / "report/study"
     assert found
@@ -203,8 +203,10 @@ def test_a_report_of_nothing(tmp_path, store, study):
 
 def test_a_map_says_what_diverged(tmp_path, store):
     """Learning rate × p: a number in each cell, or that every run diverged."""
-    study = pages.load(tmp_path, pages.MAP)
-    pages.fill(study, store, diverges=lambda run: run.config.hyper["lr"] == 1.0 and run.config.hyper["partial"] == 0.25)
+    study = page_samples.load(tmp_path, page_samples.MAP)
+    page_samples.fill(
+        study, store, diverges=lambda run: run.config.hyper["lr"] == 1.0 and run.config.hyper["partial"] == 0.25
+    )
     _, text = page_of([study], store, tmp_path)
     figure = text[text.index('id="study-study-figure-map"') :]
     assert figure.count(">diverged</text>") == 1
@@ -214,11 +216,11 @@ def test_a_map_says_what_diverged(tmp_path, store):
 
 def test_far_and_diverged_arms_are_said(tmp_path, store):
     """An arm far from all others is written at the edge, and what diverged is counted, so that the rest can be seen."""
-    study = pages.load(
-        tmp_path, pages.THREE.replace('["sgd", "adam", "padam"]', '["sgd", "adam", "padam", "nadam", "adamw"]')
+    study = page_samples.load(
+        tmp_path, page_samples.THREE.replace('["sgd", "adam", "padam"]', '["sgd", "adam", "padam", "nadam", "adamw"]')
     )
     finals = {"sgd": 90.0, "adam": 90.5, "nadam": 91.0, "adamw": 91.5, "padam": 12.0}
-    pages.fill(
+    page_samples.fill(
         study,
         store,
         lambda run: finals[run.config.optimizer] + 0.1 * run.config.seed,
@@ -236,9 +238,9 @@ def test_far_and_diverged_arms_are_said(tmp_path, store):
 def test_large_studies_fit(tmp_path, store):
     """The points of all curves together are bounded, and with them the page: 5 MB at most."""
     arms = '"padam"\nhyper = { lr = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], partial = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5] }'
-    text = pages.THREE.replace('["sgd", "adam", "padam"]', arms).replace("epochs = 6", "epochs = 400")
-    study = pages.load(tmp_path, text.replace('reference = "sgd"\n', "").replace("seeds = 3", "seeds = 1"))
-    pages.fill(study, store)
+    text = page_samples.THREE.replace('["sgd", "adam", "padam"]', arms).replace("epochs = 6", "epochs = 400")
+    study = page_samples.load(tmp_path, text.replace('reference = "sgd"\n', "").replace("seeds = 3", "seeds = 1"))
+    page_samples.fill(study, store)
     found = collect(study, store)
     styles = palette.styles(found.series)
     figures = charts.draw(found, styles)
@@ -281,8 +283,8 @@ def test_looks_keep_apart():
 
 def test_an_arm_looks_the_same_everywhere(tmp_path, store):
     """By its label, on every workload and in every study of a page; thirty arms have thirty looks."""
-    study = pages.load(tmp_path, pages.THREE.replace('"digits-mlp"', '["digits-mlp", "fashion-cnn"]'))
-    pages.fill(study, store)
+    study = page_samples.load(tmp_path, page_samples.THREE.replace('"digits-mlp"', '["digits-mlp", "fashion-cnn"]'))
+    page_samples.fill(study, store)
     styles = palette.styles(collect(study, store).series, "sgd")
     assert list(styles) == ["sgd", "adam", "padam"]
     assert styles["sgd"] == palette.Style(*palette.INK)
@@ -304,7 +306,7 @@ def test_no_store_no_report(tmp_path, study, capsys):
 
 def test_a_full_disk_keeps_the_former_report(tmp_path, store, study, monkeypatch, capsys):
     """When the disk is full in the middle, every file of the former report is there as it was, and nothing else."""
-    pages.fill(study, store)
+    page_samples.fill(study, store)
     directory = tmp_path / "report"
     report.write([study], store, directory)
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
@@ -339,7 +341,7 @@ def test_two_studies_of_one_name(tmp_path, store, study):
 
 def test_skipped_files_are_listed(tmp_path, store, study):
     """What is in the store and not in the report is named, with the reason."""
-    pages.fill(study, store)
+    page_samples.fill(study, store)
     (store.root / "foreign.jsonl").write_text("{}\n")
     _, text = page_of([study], store, tmp_path)
     assert re.search(r"<li>foreign\.jsonl: is not a run", text)
@@ -348,7 +350,7 @@ def test_skipped_files_are_listed(tmp_path, store, study):
 def begin(study, store, seed=0, label="adam"):
     """A checkpoint as the engine leaves it, after two epochs."""
     run = next(run for run in study.runs() if run.arm.label == label and run.config.seed == seed)
-    records = [msgspec.to_builtins(one) for one in pages.epochs(run, 90.0)[:2]]
+    records = [msgspec.to_builtins(one) for one in page_samples.epochs(run, 90.0)[:2]]
     state = {"config": run.config.to_dict(), "records": records, "model": {"weight": torch.zeros(3)}}
     torch.save(state, store.checkpoint(f"{label}{seed}"))
 
@@ -377,7 +379,7 @@ def test_watching_ends_with_the_study(tmp_path, store, study):
         if len(states) == 2:
             begin(study, store)
         if len(states) == 3:
-            pages.fill(study, store)
+            page_samples.fill(study, store)
 
     path = watch([study], store, directory, 3, said.append, wait)
     assert states == [True, True, True]
