@@ -48,14 +48,11 @@ class Arm:
         return self.label.removeprefix(f"{self.config.workload}/")
 
     def chosen(self) -> "Arm":
-        """The arm that trains this candidate's setting on the whole training set, under the entry's label.
-
-        Its title has the chosen setting. Where two entries have one title, the study puts their labels behind it,
-        whatever they have chosen.
-        """
+        """The arm that trains this candidate's setting on the whole training set, under its entry's label and title."""
         if self.refit is None:
             raise ValueError(f"{self.label} is not a candidate of a tuned study")
-        return dataclasses.replace(self, label=self.group, config=self.refit, refit=None, tuned=True)
+        title = self.entry or self.title
+        return dataclasses.replace(self, label=self.group, title=title, config=self.refit, refit=None, tuned=True)
 
     def answers_to(self, name: str) -> bool:
         """Whether a study that names it, by label or entry and with or without the workload, means this arm."""
@@ -225,14 +222,10 @@ def _check_entries(arms: Sequence[Arm], tuning: Tuning, reference: str | None) -
 
 def _told_apart(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms with their labels behind those titles that others on the same subject have as well."""
-
-    def title(arm: Arm) -> tuple[str, str]:
-        return arm.config.subject, arm.entry if arm.tuned else arm.title
-
-    counts = Counter(map(title, arms))
+    counts = Counter((arm.config.subject, arm.title) for arm in arms)
     return tuple(
         dataclasses.replace(arm, title=f"{arm.title} [{arm.name}]")
-        if counts[title(arm)] > 1 and not arm.title.endswith(f"[{arm.name}]")
+        if counts[arm.config.subject, arm.title] > 1
         else arm
         for arm in arms
     )

@@ -114,7 +114,7 @@ def test_tuned_p_against_tuned_p(tmp_path, results):
     fill(study.runs(), results, lambda run: 80.0 + 10 * run.config.hyper["partial"] + run.config.hyper["lr"])
     report = collect(study, results)
     assert [arm.label for arm in report.study.arms] == ["free", "fixed"]
-    assert [arm.title for arm in report.study.arms] == ["Padam (p = 1/4) [free]", "Padam (lr = 0.3) [fixed]"]
+    assert [arm.title for arm in report.study.arms] == ["Padam [free]", "Padam [fixed]"]
     assert report.missing == 6
     fill(report.study.runs(), results, {"free": (90.0, 90.1, 90.2), "fixed": (91.0, 91.1, 91.2)})
     report = collect(study, results)
