@@ -300,14 +300,25 @@ def figures(report: Report) -> list[Figure]:
             alt.Chart(alt.InlineData(values=rows))
             .mark_line(point=True)
             .encode(
-                x=alt.X("lr:Q", title="learning rate", scale=alt.Scale(type="log")),
+                x=alt.X("lr:Q", title="learning rate", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=5)),
                 y=alt.Y("score:Q", title=measure(report, workload), scale=alt.Scale(zero=False)),
                 color=alt.Color("optimizer:N", title=None, sort=None),
                 tooltip=["optimizer:N", "p:N", "lr:Q", alt.Tooltip("score:Q", format=".2f")],
             )
         )
         if any(line.partial is not None for line in there):
-            chart = chart.encode(strokeDash=alt.StrokeDash("p:N", sort=None))
+            chart = chart.encode(
+                strokeDash=alt.StrokeDash(
+                    "p:N",
+                    sort=None,
+                    legend=alt.Legend(
+                        symbolType="stroke",
+                        symbolSize=300,
+                        symbolStrokeColor="var(--ink)",
+                        symbolFillColor="transparent",
+                    ),
+                )
+            )
         bests = [f"{line.title} {line.profile.lrs[line.profile.best]:g}" for line in there]
         found.append(
             Figure(
