@@ -26,6 +26,20 @@ _LEVELS = np.geomspace(1e-7, 0.9, 40)
 _RATIOS = np.geomspace(1 / 64, 64, 37)  # of standard errors; beyond these it is one variance alone, and Welch is exact
 
 
+class Moments(NamedTuple):
+    """Sample moments of groups of runs, the family along the last axis.
+
+    Args:
+        means: of each group; NaN without a run.
+        variances: with n − 1; NaN with fewer than two runs.
+        counts: how many runs each group has.
+    """
+
+    means: Floats
+    variances: Floats
+    counts: Sequence[int]
+
+
 class Family(NamedTuple):
     """Comparisons with one base, the family along the last axis; NaN where there are too few runs, or no spread.
 
@@ -57,35 +71,6 @@ def judge(arms: Sequence[Sequence[float]], base: Sequence[float], alpha: float =
     return judge_pairs([(values, base) for values in arms], alpha)
 
 
-def judge_moments(
-    means: Floats,
-    variances: Floats,
-    counts: Sequence[int],
-    base_mean: Floats,
-    base_variance: Floats,
-    base_count: int,
-    alpha: float = ALPHA,
-) -> Family:
-    """`judge` by sample means and variances; all axes but the last are many families at once.
-
-    Args:
-        means: of the arms, shape (…, m).
-        variances: of the arms, with n − 1, shape (…, m).
-        counts: runs of each arm, m of them.
-        base_mean: of the base, shape (…, 1) or ().
-        base_variance: likewise.
-        base_count: runs of the base.
-        alpha: chance of any wrong verdict, in (0, 1).
-    """
-    difference = means - base_mean
-    share, base_share = variances / np.asarray(counts, float), base_variance / base_count if base_count else np.nan
-    error = np.sqrt(share + base_share)
-    freedom = _freedom(share, base_share, np.asarray(counts, float), base_count)
-    return _decide(
-        difference, np.where(error > 0, error, np.nan), freedom, [(one, base_count) for one in counts], alpha
-    )
-
-
 def judge_pairs(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], alpha: float = ALPHA) -> Family:
     """The verdicts on some arms, each against a base of its own, in one family.
 
@@ -93,20 +78,32 @@ def judge_pairs(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], alpha:
         pairs: values of independent runs of each arm and of its base.
         alpha: chance of any wrong verdict, in (0, 1).
     """
-    arms, bases = ([_moments(pair[i]) for pair in pairs] for i in (0, 1))
-    means, shares, counts = (np.asarray([one[i] for one in arms], float) for i in range(3))
-    base_means, base_shares, base_counts = (np.asarray([one[i] for one in bases], float) for i in range(3))
+    arms, bases = (_moments([pair[i] for pair in pairs]) for i in (0, 1))
+    return judge_moments(arms, bases, alpha)
+
+
+def judge_moments(arms: Moments, bases: Moments, alpha: float = ALPHA) -> Family:
+    """`judge_pairs` by sample means and variances; all axes but the last are many families at once.
+
+    Args:
+        arms: of the arms.
+        bases: of what each of them is compared with.
+        alpha: chance of any wrong verdict in a family, in (0, 1).
+    """
+    counts, base_counts = (np.asarray(one.counts, float) for one in (arms, bases))
     with np.errstate(divide="ignore", invalid="ignore"):
-        shares, base_shares = shares / counts, base_shares / base_counts
-    error = np.sqrt(shares + base_shares)
-    freedom = _freedom(shares, base_shares, counts, base_counts)
-    sizes = [(one[2], base[2]) for one, base in zip(arms, bases, strict=True)]
-    return _decide(means - base_means, np.where(error > 0, error, np.nan), freedom, sizes, alpha)
+        share, base_share = arms.variances / counts, bases.variances / base_counts
+    error = np.sqrt(share + base_share)
+    freedom = degrees_of_freedom(share, base_share, counts, base_counts)
+    sizes = list(zip(arms.counts, bases.counts, strict=True))
+    return _decide(arms.means - bases.means, np.where(error > 0, error, np.nan), freedom, sizes, alpha)
 
 
-def _moments(values: Sequence[float]) -> tuple[float, float, int]:
-    n = len(values)
-    return float(np.mean(values)) if n else np.nan, float(np.var(values, ddof=1)) if n > 1 else np.nan, n
+def _moments(groups: Sequence[Sequence[float]]) -> Moments:
+    """Of groups of values, some of which may have too few."""
+    means = [float(np.mean(values)) if values else np.nan for values in groups]
+    variances = [float(np.var(values, ddof=1)) if len(values) > 1 else np.nan for values in groups]
+    return Moments(np.asarray(means, float), np.asarray(variances, float), [len(values) for values in groups])
 
 
 def _decide(
@@ -159,7 +156,7 @@ def _back(ranked: Floats, order: NDArray[np.intp]) -> Floats:
     return values
 
 
-def _freedom(share: Any, base_share: Any, count: Any, base_count: Any) -> Any:
+def degrees_of_freedom(share: Any, base_share: Any, count: Any, base_count: Any) -> Any:
     """Welch's degrees of freedom from the squared standard errors of the two means."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return (share + base_share) ** 2 / (share**2 / (count - 1) + base_share**2 / (base_count - 1))
@@ -174,7 +171,7 @@ class _Guard:
         worst = np.zeros_like(_LEVELS)
         for ratio in _RATIOS:  # of the variances of the means, base over arm
             share, base_share = shares / (1 + ratio**2), base_shares * ratio**2 / (1 + ratio**2)
-            freedom = _freedom(share, base_share, count, base_count)
+            freedom = degrees_of_freedom(share, base_share, count, base_count)
             for i, level in enumerate(_LEVELS):
                 critical = -student(freedom, level / 2) * np.sqrt(share + base_share)
                 worst[i] = max(worst[i], 2 * float(np.sum(special.ndtr(-critical) * weights)))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy import optimize, special
 
-from benchmarks.report.family import ALPHA, level, scatter, student
+from benchmarks.report.family import ALPHA, degrees_of_freedom, level, scatter, student
 
 POWER = 0.8
 """Chance with which a difference that is there is to be found."""
@@ -30,7 +30,7 @@ def power(
     shares, base_shares, weights = scatter(*counts)
     shares, base_shares = shares * sds[0] ** 2 / counts[0], base_shares * sds[1] ** 2 / counts[1]
     error = math.sqrt(sds[0] ** 2 / counts[0] + sds[1] ** 2 / counts[1])
-    freedom = (shares + base_shares) ** 2 / (shares**2 / (counts[0] - 1) + base_shares**2 / (counts[1] - 1))
+    freedom = degrees_of_freedom(shares, base_shares, *counts)
     critical = -student(freedom, level(*counts, alpha / comparisons) / 2) * np.sqrt(shares + base_shares)
     found = special.ndtr((difference - critical) / error) + special.ndtr((-difference - critical) / error)
     return float(np.sum(found * weights))

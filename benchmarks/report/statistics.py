@@ -26,17 +26,16 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A difference of two means with its t-interval and the two-sided p-value of no difference."""
+    """A difference of two means with its interval and the two-sided p-value of no difference; NaN where unknown."""
 
     difference: float
     low: float
     high: float
     p: float
 
-    @property
-    def decided(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.low > 0 or self.high < 0
+
+NOTHING = Comparison(math.nan, math.nan, math.nan, math.nan)
+"""What is known of two means without runs."""
 
 
 def summarize(values: Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Summary:
@@ -84,18 +83,6 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Comparison:
-    """Mean of `a` minus mean of `b`, for unequal variances."""
-    difference = float(np.mean(a) - np.mean(b)) if a and b else math.nan
-    if len(a) < 2 or len(b) < 2:
-        return Comparison(difference, math.nan, math.nan, math.nan)
-    shares = [float(np.var(x, ddof=1)) / len(x) for x in (a, b)]
-    if sum(shares) == 0:
-        return Comparison(difference, math.nan, math.nan, math.nan)
-    freedom = sum(shares) ** 2 / sum(share**2 / (len(x) - 1) for share, x in zip(shares, (a, b), strict=True))
-    return _compare(difference, math.sqrt(sum(shares)), freedom, confidence)
-
-
 def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Comparison:
     """Mean of `a` minus mean of `b` where each pair shares its random numbers."""
     differences = np.subtract(a, b)
@@ -104,13 +91,9 @@ def paired(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> 
     error = float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     if error == 0:
         return Comparison(mean, math.nan, math.nan, math.nan)
-    return _compare(mean, error, n - 1, confidence)
-
-
-def _compare(difference: float, error: float, freedom: float, confidence: float) -> Comparison:
-    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * error
-    p = 2 * float(special.stdtr(freedom, -abs(difference) / error))
-    return Comparison(difference, difference - half, difference + half, p)
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * error
+    p = 2 * float(special.stdtr(n - 1, -abs(mean) / error))
+    return Comparison(mean, mean - half, mean + half, p)
 
 
 def pooled_sd(groups: Sequence[Sequence[float]]) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.report import cells, family
 from benchmarks.report.power import smallest_detectable
 from benchmarks.report.results import Report, Series, mixture
-from benchmarks.report.statistics import Comparison, paired, summarize
+from benchmarks.report.statistics import NOTHING, Comparison, paired, summarize
 from benchmarks.report.table import Cell, Column, Mark, Row, Table
 from benchmarks.workloads import metrics
 
@@ -101,7 +101,7 @@ def judge(report: Report, subject: str) -> Verdicts:
         smallest = smallest_detectable((own.sd, spread.sd), (own.n, spread.n), max(1, tests))
         smallest = math.inf if smallest > widest else smallest
         word = "same run" if same[i] else _word(one, base, test, decided=bool(found.decided[i]))
-        pairs = Comparison(*[math.nan] * 4) if same[i] else _paired(one, base)
+        pairs = NOTHING if same[i] else _paired(one, base)
         rows.append(Verdict(one, test, float(found.adjusted[i]), pairs, smallest, word))
     return Verdicts(subject, base, rows, "", tests)
 
@@ -157,8 +157,7 @@ def table(report: Report, subject: str, where: str = "") -> list[Table]:
 
 
 def _nothing(one: Series) -> Verdict:
-    nothing = Comparison(*[math.nan] * 4)
-    return Verdict(one, nothing, math.nan, nothing, math.nan, "not compared")
+    return Verdict(one, NOTHING, math.nan, NOTHING, math.nan, "not compared")
 
 
 def _row(one: Verdict) -> list[Cell]:
@@ -227,13 +226,8 @@ def _leader(series: Sequence[Series]) -> str:
     return f"Best: not decided. {leader.arm.title} has the best mean, but these runs do not tell it from {count}."
 
 
-def headline(report: Report) -> str:
-    """The verdict of a study, a sentence for each of its subjects."""
-    return " ".join(headlines(report))
-
-
 def headlines(report: Report) -> list[str]:
-    """`headline`, subject by subject; only of those that have runs."""
+    """The verdict of a study: a sentence for each of its subjects that has runs."""
     found = []
     for subject in report.study.subjects:
         series = report.of(subject)

@@ -52,6 +52,11 @@ def results(tmp_path):
     return Store(tmp_path / "runs")
 
 
+def headline(report):
+    """What is said of a study."""
+    return " ".join(verdicts.headlines(report))
+
+
 def against(report):
     return next(table for table in tables.build(report) if table.name == "against_reference")
 
@@ -189,7 +194,7 @@ def test_only_a_decided_difference_is_claimed(tmp_path, results):
     for row in table.rows:
         low, high = (table.cell(row.key, name).value for name in ("interval_low", "interval_high"))
         assert (low > 0 or high < 0) == (table.cell(row.key, "verdict").text in ("better", "worse"))
-    assert verdicts.headline(report) == (
+    assert headline(report) == (
         "Adam is better than SGD (momentum) by 4.90 points [4.27, 5.53], Holm p < 0.001, 3 seeds; "
         "nothing else is told apart."
     )
@@ -200,14 +205,14 @@ def test_a_headline_where_nothing_is_decided(tmp_path, results):
     study = load(tmp_path, THREE)
     scores = {"sgd": (90.0, 91.0, 92.0), "adam": (90.5, 91.5, 92.5), "padam": (90.1, 91.3, 92.6)}
     fill(study.runs(), results, scores)
-    said = verdicts.headline(collect(study, results))
+    said = headline(collect(study, results))
     assert said.startswith(
         "Nothing is decided: no arm is told from SGD (momentum); this study finds differences of 6 points and more."
     )
     further = load(tmp_path, THREE.replace("seeds = 3", "seeds = 4"))
-    assert verdicts.headline(collect(further, results)).startswith("So far: Nothing is decided")
+    assert headline(collect(further, results)).startswith("So far: Nothing is decided")
     empty = Store(tmp_path / "empty")
-    assert verdicts.headline(collect(study, empty)) == ""
+    assert headline(collect(study, empty)) == ""
 
 
 def test_lower_is_better_for_a_loss(tmp_path, results):
@@ -218,8 +223,8 @@ def test_lower_is_better_for_a_loss(tmp_path, results):
         results.write(run.config, "data", ENVIRONMENT, records(9.0, end, key="perplexity"))
     report = collect(study, results)
     assert against(report).cell("adam", "verdict").text == "better"
-    assert verdicts.headline(report).startswith("Adam is better than SGD (momentum) by 2.00 [1.9")
-    assert "Padam is worse by 2.00 [1.9" in verdicts.headline(report)
+    assert headline(report).startswith("Adam is better than SGD (momentum) by 2.00 [1.9")
+    assert "Padam is worse by 2.00 [1.9" in headline(report)
 
 
 @pytest.mark.parametrize(
@@ -238,5 +243,5 @@ def test_a_divergence_can_only_count_against(tmp_path, results, sgd, adam, padam
     report = collect(study, results)
     table = against(report)
     assert tuple(table.cell(label, "verdict").text for label in ("adam", "padam")) == words
-    assert "diverged" in verdicts.headline(report)
+    assert "diverged" in headline(report)
     assert "diverged" in " ".join(table.notes)
