@@ -112,6 +112,11 @@ def identity(config: Mapping[str, Any], fingerprint: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def unseeded(config: Mapping[str, Any]) -> str:
+    """All of a configuration as plain JSON types but its seed: equal for the runs of one arm."""
+    return json.dumps({**config, "seed": 0}, sort_keys=True)
+
+
 def workload_of(subject: str) -> str:
     """The workload that a `RunConfig.subject` is a form of."""
     return subject.partition(", ")[0]

@@ -11,7 +11,7 @@ from benchmarks.studies.tuning import is_number
 
 _FEW = 5  # values that are named one by one
 _COLUMNS = (
-    Column("optimizer", "optimizer", numeric=False),
+    cells.OPTIMIZER,
     Column("settings tried", "settings"),
     Column("seeds each", "seeds"),
     Column("diverged", "diverged"),

@@ -8,10 +8,9 @@ from benchmarks.report.table import Cell, Column, Mark
 
 DASH, MINUS = "–", "−"
 NOTHING = Cell(DASH)
-WHO = (
-    Column("optimizer", "optimizer", numeric=False),
-    Column("label", "label", numeric=False, shown=False),
-)
+OPTIMIZER = Column("optimizer", "optimizer", numeric=False)
+"""The first column of a table about optimizers."""
+WHO = (OPTIMIZER, Column("label", "label", numeric=False, shown=False))
 """The first columns of a table about arms."""
 
 
@@ -84,8 +83,3 @@ def short(value: float) -> str:
 def chance(value: float) -> str:
     """A p-value in words."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def slug(name: str) -> str:
-    """A name in snake case."""
-    return "_".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())

@@ -9,7 +9,7 @@ from benchmarks.report.table import Cell, Column, Row, Table
 from benchmarks.studies.tuning import Edge, edges
 
 _COLUMNS = (
-    Column("optimizer", "optimizer", numeric=False),
+    cells.OPTIMIZER,
     Column("chosen setting", "setting", numeric=False),
     Column("validation score", "validation_score"),
     Column("trials", "trials"),

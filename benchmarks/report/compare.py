@@ -8,7 +8,7 @@ from benchmarks.base.store import Result, Store
 from benchmarks.report import cells, family
 from benchmarks.report.results import Index, Series, collect, mixture
 from benchmarks.report.statistics import summarize
-from benchmarks.report.table import Cell, Column, Row, Table
+from benchmarks.report.table import Cell, Column, Row, Table, slug
 from benchmarks.studies.study import Study
 from benchmarks.workloads import metrics
 
@@ -58,7 +58,7 @@ def _table(subject: str, study: Study, sides: Sequence[dict[str, Series]], versi
         Column("p, Holm", "p_holm"),
         Column("verdict", "verdict", numeric=False),
     ]
-    sign = 1 if arms and metrics.higher_is_better(arms[0].config.workload) else -1
+    sign = metrics.sign(arms[0].config.workload)
     rows, missing = [], []
     for i, (old, new) in enumerate(pairs):
         row = [cells.text(old.arm.title), cells.text(old.arm.label)]
@@ -81,7 +81,7 @@ def _table(subject: str, study: Study, sides: Sequence[dict[str, Series]], versi
         "use of it."
     )
     where = f", {subject}" if len(study.subjects) > 1 else ""
-    name = f"compare{f'_{cells.slug(subject)}' if where else ''}"
+    name = f"compare{f'_{slug(subject)}' if where else ''}"
     title = f"{versions[1]} against {versions[0]}: {study.title}{where}"
     return Table(name, title, columns, rows, notes, headline=True)
 

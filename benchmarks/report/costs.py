@@ -6,7 +6,7 @@ from typing import NamedTuple
 from benchmarks.base.store import Result
 from benchmarks.report import cells
 from benchmarks.report.results import Series, mixture
-from benchmarks.report.table import Cell, Column, Row, Table
+from benchmarks.report.table import Cell, Column, Row, Table, slug
 
 
 class Conditions(NamedTuple):
@@ -50,7 +50,7 @@ def tables(series: Sequence[Series], where: str = "", target: float | None = Non
         target: value of the metric for "time to target".
     """
     found = dict.fromkeys(conditions(run) for one in series for run in one.runs.values())
-    name = f"cost_{cells.slug(where)}" if where else "cost"
+    name = f"cost_{slug(where)}" if where else "cost"
     made = []
     for i, one in enumerate(found):
         timed = [_timed(arm, one) for arm in series]

@@ -194,7 +194,7 @@ def _table(curves: _Curves, name: str, title: str, series: Sequence[Series]) -> 
     for one in series:
         found = [values.get((one.arm.title, epoch), math.nan) for epoch in epochs]
         rows.append(Row(one.arm.label, [cells.text(one.arm.title), *map(_cell, found)]))
-    columns = [Column("optimizer", "optimizer", numeric=False)]
+    columns = [cells.OPTIMIZER]
     columns += [Column(f"epoch {epoch}", f"epoch_{epoch}") for epoch in epochs]
     return Table(name.replace("-", "_"), title, columns, rows)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import cells
 from benchmarks.report.figure import Figure
-from benchmarks.report.groups import Group, groups, limit, measure, score, sign, stem, where, workloads
+from benchmarks.report.groups import Group, groups, measure, metric, score, sign, stem, where, workloads
 from benchmarks.report.results import Report
 from benchmarks.report.table import Cell, Column, Row, Table
 
@@ -80,7 +80,7 @@ def curves(report: Report, workload: str) -> list[Curve]:
             continue
         values = [min(known) if math.isnan(value) else value for value in scores]
         low, high = band(values)
-        lines = [expected(values), low, [min(value, limit(workload)) for value in high]]
+        lines = [expected(values), low, [min(value, metric(workload).limit) for value in high]]
         if sign(workload) < 0:
             lines = [[-value for value in line] for line in (lines[0], lines[2], lines[1])]
         found.append(Curve(group, *lines))
@@ -96,7 +96,7 @@ def tables(report: Report) -> list[Table]:
             continue
         most = max(len(curve.mean) for curve in there)
         counts = sorted({2**i for i in range(most.bit_length())} | {most})
-        columns = [Column("optimizer", "optimizer", numeric=False)]
+        columns = [cells.OPTIMIZER]
         columns += [Column("1 trial" if n == 1 else f"{n} trials", f"trials_{n}") for n in counts]
         rows = [
             Row(curve.group.key, [cells.text(curve.group.title), *(_cell(curve, n) for n in counts)]) for curve in there

@@ -5,10 +5,11 @@ import math
 from collections import Counter
 
 from benchmarks.base.config import workload_of
-from benchmarks.report import cells
 from benchmarks.report.results import Report, Series
 from benchmarks.report.statistics import summarize
+from benchmarks.report.table import slug
 from benchmarks.workloads import metrics
+from benchmarks.workloads.metrics import Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,28 +63,26 @@ def score(one: Series) -> float:
     return math.nan if one.diverged else summarize(list(one.scores().values())).mean
 
 
+def metric(workload: str) -> Metric:
+    """What a subject of a study is judged by."""
+    return metrics.of(workload_of(workload))
+
+
 def sign(workload: str) -> int:
-    """1 where more of the workload's metric is better, else -1."""
-    return 1 if metrics.higher_is_better(workload_of(workload)) else -1
-
-
-def limit(workload: str) -> float:
-    """The best score that there can be, times `sign`: 100 %, or a loss of 0."""
-    if sign(workload) < 0:
-        return 0.0
-    return 100.0 if metrics.title(workload_of(workload)).endswith("%") else math.inf
+    """`Metric.sign` of a subject's metric."""
+    return metric(workload).sign
 
 
 def measure(report: Report, workload: str) -> str:
     """What `score` is called: the metric, of the validation split if that is what the candidates were judged on."""
     splits = {group.candidates[0].arm.config.split for group in groups(report) if group.workload == workload}
-    title = metrics.title(workload_of(workload))
+    title = metric(workload).title
     return title.replace("test ", "validation ") if splits == {"validation"} else title
 
 
 def stem(name: str, report: Report, workload: str) -> str:
     """The name of a table or figure about one workload of a report."""
-    return name if len(workloads(report)) == 1 else f"{name}_{cells.slug(workload)}"
+    return name if len(workloads(report)) == 1 else f"{name}_{slug(workload)}"
 
 
 def where(report: Report, workload: str) -> str:

@@ -82,7 +82,7 @@ def _scores(report: Report, subject: str) -> dict[tuple[float, float], float]:
 
 def _better(workload: str):  # type: ignore[no-untyped-def]  # one of two built-in functions with many overloads
     """The smaller or the larger, of what is drawn: errors in place of accuracies."""
-    return max if metrics.higher_is_better(workload) and not metrics.metric(workload).startswith("top") else min
+    return max if metrics.sign(workload) > 0 and not metrics.metric(workload).startswith("top") else min
 
 
 def _cell(best: dict[tuple[float, float], float], p: float, rate: float) -> Cell:

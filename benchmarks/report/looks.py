@@ -5,9 +5,10 @@ from typing import Any
 
 import altair as alt
 
-from benchmarks.report import cells, palette
+from benchmarks.report import palette
 from benchmarks.report.palette import Style
 from benchmarks.report.results import Report, Series
+from benchmarks.report.table import slug
 
 SOFT = "var(--soft)"
 """The page's second colour of text: `drawing` knows what it stands for."""
@@ -19,7 +20,7 @@ FAINT = 0.12
 
 def where(report: Report, subject: str) -> tuple[str, str]:
     """What tells the figures of a subject apart, where a study has several: in their names and in their titles."""
-    return (f"-{cells.slug(subject)}", f" · {subject}") if len(report.study.subjects) > 1 else ("", "")
+    return (f"-{slug(subject)}", f" · {subject}") if len(report.study.subjects) > 1 else ("", "")
 
 
 def encodings(series: Sequence[Series], styles: Mapping[str, Style]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from benchmarks.base.config import unseeded
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.store import Result, Store
 from benchmarks.report.power import POWER, seeds_needed, smallest_detectable
@@ -83,7 +84,7 @@ def _spread(groups: Sequence[Sequence[float]], results: Sequence[Result], worklo
     others: dict[str, list[float]] = {}
     for result in results:
         if result.config["workload"] == workload and result.epochs and not result.diverged:
-            key = str({**result.config, "seed": 0}) + result.fingerprint + result.provenance.key
+            key = unseeded(result.config) + result.fingerprint + result.provenance.key
             others.setdefault(key, []).append(metrics.score(result.epochs[-1], workload))
     known = [[score for score in scores if not math.isnan(score)] for scores in others.values()]
     sd = pooled_sd(known)

@@ -11,14 +11,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from benchmarks.base.config import workload_of
 from benchmarks.base.store import Result
 from benchmarks.report import cells, family
 from benchmarks.report.figure import Figure
-from benchmarks.report.groups import score, sign
+from benchmarks.report.groups import metric, score, sign
 from benchmarks.report.results import Report, Series
-from benchmarks.report.table import Cell, Column, Row, Table
-from benchmarks.workloads import metrics
+from benchmarks.report.table import Cell, Column, Row, Table, slug
 
 Unit = Literal["steps", "epochs", "seconds"]
 _FACTORS = (1.0, 1.5, 2.0, 4.0, 8.0)
@@ -54,15 +52,14 @@ def problems(reports: Sequence[Report]) -> list[Problem]:
             arms = {one.arm.name: one for one in report.of(workload)}
             if arms:
                 name = workload if len(reports) == 1 else f"{report.study.name}: {workload}"
-                found.append(Problem(name, workload, _target(report, arms), arms))
+                found.append(Problem(name, workload, _target(report, workload), arms))
     return found
 
 
-def _target(report: Report, arms: Mapping[str, Series]) -> float | None:
+def _target(report: Report, workload: str) -> float | None:
     if report.study.target is not None:
         return report.study.target
-    references = (one for label, one in arms.items() if report.study.reference in (label, one.arm.group))
-    reference = next(references, None)
+    reference = report.reference(workload)
     reached = math.nan if reference is None else score(reference)
     return None if math.isnan(reached) else reached
 
@@ -181,7 +178,7 @@ def _titles(found: Sequence[Problem]) -> dict[str, str]:
 def _profile(found: Sequence[Problem], titles: Mapping[str, str], unit: Unit) -> Table:
     by_arm = ratios(found, unit)
     size = len(next(iter(by_arm.values())))
-    columns = [Column("optimizer", "optimizer", numeric=False), Column("targets reached", "reached")]
+    columns = [cells.OPTIMIZER, Column("targets reached", "reached")]
     columns += [Column(f"within {factor:g}×", f"within_{factor:g}".replace(".", "_")) for factor in _FACTORS]
     rows = []
     for arm, multiples in by_arm.items():
@@ -189,7 +186,7 @@ def _profile(found: Sequence[Problem], titles: Mapping[str, str], unit: Unit) ->
         shares = [cells.number(within(multiples, factor)) for factor in _FACTORS]
         rows.append(Row(arm, [cells.text(titles[arm]), Cell(f"{reached} of {size}", reached), *shares]))
     goals = [
-        f"{one.name} {cells.short(one.target)} ({metrics.title(workload_of(one.workload))})"
+        f"{one.name} {cells.short(one.target)} ({metric(one.workload).title})"
         for one in found
         if one.target is not None and (unit == "steps" or len(machines(one)) == 1)
     ]
@@ -211,10 +208,10 @@ def _matrix(
     found: Sequence[Problem], titles: Mapping[str, str], wins: Mapping[tuple[str, str], Sequence[int]]
 ) -> Table:
     arms = [arm for arm in titles if any(arm == first for first, _ in wins)]
-    columns = [Column("optimizer", "optimizer", numeric=False)]
+    columns = [cells.OPTIMIZER]
     columns += [Column(name, name) for name in ("better", "worse", "undecided")]
     against = arms if len(arms) <= _WIDEST else []
-    columns += [Column(f"against {titles[arm]}", f"against_{_snake(arm)}") for arm in against]
+    columns += [Column(f"against {titles[arm]}", f"against_{slug(arm)}") for arm in against]
     rows = []
     for arm in arms:
         every = [verdict for other in arms for verdict in wins.get((arm, other), ())]
@@ -232,10 +229,6 @@ def _matrix(
     if out:
         notes.append(f"Not compared, since a run diverged: {', '.join(out)}.")
     return Table("win_matrix", "Who beats whom", columns, rows, notes)
-
-
-def _snake(label: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in label)
 
 
 def _pair(verdicts: Sequence[int] | None) -> Cell:

@@ -1,12 +1,12 @@
 """The finished runs of a study, arm by arm."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.base import choice
+from benchmarks.base.config import unseeded
 from benchmarks.base.environment import Provenance
 from benchmarks.base.records import Cost, Epoch, Number, number
 from benchmarks.base.store import Result, Skipped, Store
@@ -55,7 +55,7 @@ class Series:
     def to_target(self, target: float) -> dict[int, tuple[int, float]]:
         """By seed the epoch at which the target was reached, and the seconds of training until then."""
         workload = self.arm.config.workload
-        sign = 1 if metrics.higher_is_better(workload) else -1
+        sign = metrics.sign(workload)
         reached = {}
         for seed, run in self.sound.items():
             seconds = 0.0
@@ -90,6 +90,11 @@ class Report:
     def of(self, subject: str) -> list[Series]:
         """The series of one of the study's subjects."""
         return [series for series in self.series if series.arm.config.subject == subject]
+
+    def reference(self, subject: str) -> Series | None:
+        """What the others on a subject are compared with, if it has a finished run."""
+        base = self.study.base(subject)
+        return next((one for one in self.of(subject) if base is not None and one.arm.label == base.label), None)
 
     @property
     def state(self) -> str:
@@ -146,7 +151,7 @@ class Index:
         self.notes = _not_believed(skipped)
         self._runs: dict[str, dict[int, list[Result]]] = {}
         for result in filter(wanted, results):
-            runs = self._runs.setdefault(_key({**result.config, "seed": 0}), {})
+            runs = self._runs.setdefault(unseeded(result.config), {})
             runs.setdefault(result.config["seed"], []).append(result)
 
     def series(self, arms: Iterable[Arm], seeds: Iterable[int] = (), *, others: bool = True) -> list[Series]:
@@ -159,7 +164,7 @@ class Index:
         found = {
             (arm.label, seed): results
             for arm in arms
-            for seed, results in sorted(self._runs.get(_key(arm.config.to_dict()), {}).items())
+            for seed, results in sorted(self._runs.get(unseeded(arm.config.to_dict()), {}).items())
             if others or seed in seeds
         }
         wanted = {(arm.label, seed) for arm in arms for seed in seeds}
@@ -242,7 +247,3 @@ def mixture(series: Iterable[Series]) -> list[str]:
         facts += [f"commit {'/'.join(commits[provenance])}"] * ("sources" in apart)
         parts.append(f"{', '.join(titles)} ({', '.join(facts)})")
     return [*warnings, f"Warning: the runs of this table differ in {' and '.join(apart)}: {'; '.join(parts)}."]
-
-
-def _key(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, sort_keys=True)

@@ -47,10 +47,10 @@ class _Scored:
 def draw(report: Report, subject: str, styles: Mapping[str, Style]) -> Figure | None:
     """The chart of a subject, best arm first; None where every run diverged."""
     series, (suffix, where) = report.of(subject), looks.where(report, subject)
-    workload, reference = series[0].arm.config.workload, report.study.base(subject)
-    sign, bounds = (1 if metrics.higher_is_better(workload) else -1), metrics.bounds(workload)
+    workload, reference = series[0].arm.config.workload, report.reference(subject)
+    sign, bounds = metrics.sign(workload), metrics.bounds(workload)
     arms = [_Scored(one, summarize(list(one.scores().values()), bounds=bounds)) for one in series]
-    base = next((one for one in arms if reference is not None and one.series.arm.label == reference.label), None)
+    base = next((one for one in arms if one.series is reference), None)
     arms.sort(key=lambda one: -sign * one.summary.mean if one.summary.n else math.inf)
     scored = [one for one in arms if one.summary.n]
     if not scored:
@@ -176,7 +176,7 @@ def _layers(
 
 def _table(arms: Sequence[_Scored], suffix: str, where: str) -> Table:
     """The numbers of the chart."""
-    columns = [Column("optimizer", "optimizer", numeric=False)]
+    columns = [cells.OPTIMIZER]
     columns += [Column(header, header) for header in ("mean", "low", "high")]
     columns.append(Column("runs", "runs", numeric=False))
     rows = []

@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.base.config import workload_of
 from benchmarks.report import cells
 from benchmarks.report.figure import Figure
-from benchmarks.report.groups import Group, groups, measure, score, sign, stem, where, workloads
+from benchmarks.report.groups import Group, groups, measure, metric, score, sign, stem, where, workloads
 from benchmarks.report.results import Report, Series
 from benchmarks.report.statistics import pooled_sd
 from benchmarks.report.table import Cell, Column, Row, Table
 from benchmarks.studies.tuning import is_number
-from benchmarks.workloads import metrics
 
 _LEAST = 3  # learning rates, for a line
 _SHARE = 0.05  # of the best loss or error, where there are no seeds to take a tolerance from
@@ -177,13 +175,13 @@ def tolerances(found: Sequence[Line], workload: str) -> tuple[list[float], str]:
     if sd > 0:
         return [sd] * len(found), f"{sd:.3g}, the standard deviation over seeds, pooled over the best settings"
     tops = [line.profile.scores[line.profile.best] for line in found]
-    if metrics.title(workload_of(workload)).endswith("%") and sign(workload) > 0:
+    if metric(workload).percent:
         return [_SHARE * (100 - top) for top in tops], "5 % of the best setting's error, for want of several seeds"
     return [_SHARE * abs(top) for top in tops], "5 % of the best setting's score, for want of several seeds"
 
 
 _COLUMNS = (
-    Column("optimizer", "optimizer", numeric=False),
+    cells.OPTIMIZER,
     Column("learning rates", "lrs"),
     Column("best lr", "best_lr"),
     Column("score there", "score"),
@@ -192,7 +190,7 @@ _COLUMNS = (
     Column("near-optimal, decades", "near_optimal_decades"),
 )
 _MOVES = (
-    Column("optimizer", "optimizer", numeric=False),
+    cells.OPTIMIZER,
     Column("best lr by p", "best_lr_by_p", numeric=False),
     Column("slope, decades per unit of p", "slope"),
     Column("p counted", "points"),

@@ -83,9 +83,9 @@ class Table:
         headline: bool = False,
     ) -> "Table":
         """A table of text alone."""
-        columns = [Column(header, _name(header), numeric=i > 0) for i, header in enumerate(headers)]
+        columns = [Column(header, slug(header), numeric=i > 0) for i, header in enumerate(headers)]
         lines = [Row(row[0], [Cell(text, text, _mark(text)) for text in row]) for row in rows]
-        return cls(_name(title), title, columns, lines, notes, headline)
+        return cls(slug(title), title, columns, lines, notes, headline)
 
     @property
     def visible(self) -> "Table":
@@ -119,7 +119,8 @@ class Table:
         return "\n\n".join([f"### {self.title}", body, *self.notes]) + "\n"
 
 
-def _name(text: str) -> str:
+def slug(text: str) -> str:
+    """A text in snake case: the name of a file or column."""
     return "_".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
 
 

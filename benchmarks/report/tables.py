@@ -7,7 +7,7 @@ from benchmarks.base.records import Epoch, Number
 from benchmarks.report import cells, compared, costs, published, verdicts
 from benchmarks.report.results import Report, Series, clean_loss, mixture, online_loss
 from benchmarks.report.statistics import Summary, summarize
-from benchmarks.report.table import Cell, Column, Row, Table
+from benchmarks.report.table import Cell, Column, Row, Table, slug
 from benchmarks.workloads import metrics
 
 _STATISTICS = {"recalibrated": "final, recalibrated", "ema": "final, average of weights"}
@@ -37,7 +37,7 @@ def build(report: Report) -> list[Table]:
         if series:
             where = f", {subject}" if len(report.study.subjects) > 1 else ""
             found.append(results(series, where))
-            found += verdicts.table(report, subject, where)
+            found += verdicts.tables(report, subject, where)
             found += against_published(series, where)
             found += costs.tables(series, where, report.study.target)
             found.append(diagnostics(series, where))
@@ -164,4 +164,4 @@ def _runs(one: Series) -> Cell:
 
 
 def _name(name: str, where: str) -> str:
-    return f"{name}_{cells.slug(where)}" if where else name
+    return f"{name}_{slug(where)}" if where else name

@@ -1,12 +1,11 @@
 """Runs that are not finished: what their checkpoints know of the epochs so far."""
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 import torch
 
+from benchmarks.base.config import unseeded
 from benchmarks.base.records import Epoch, number
 from benchmarks.base.store import Result, Store
 from benchmarks.report import cells
@@ -28,15 +27,15 @@ def collect(study: Study, store: Store) -> list[Series]:
         except Exception:  # it may be replaced or finished in this moment, and what is wrong with it `run` says
             continue
         if epochs:
-            runs = begun.setdefault(_key({**config, "seed": 0}), {})
+            runs = begun.setdefault(unseeded(config), {})
             runs[config["seed"]] = Result(config, "", {}, epochs, "unfinished", path)
-    found = [Series(arm, begun.get(_key(arm.config.to_dict()), {})) for arm in study.arms]
+    found = [Series(arm, begun.get(unseeded(arm.config.to_dict()), {})) for arm in study.arms]
     return [one for one in found if one.runs]
 
 
 def table(series: Sequence[Series]) -> Table:
     """How far they are."""
-    columns = [Column("optimizer", "optimizer", numeric=False), Column("seed", "seed"), Column("epoch", "epoch")]
+    columns = [cells.OPTIMIZER, Column("seed", "seed"), Column("epoch", "epoch")]
     columns += [Column("of", "epochs"), Column("score so far", "score"), Column("train loss, online", "online_loss")]
     rows = []
     for one in series:
@@ -50,7 +49,3 @@ def table(series: Sequence[Series]) -> Table:
             rows.append(Row(one.arm.label, [cells.text(title), *counts, *map(cells.number, numbers, (2, 4))]))
     note = "As their last checkpoints have it; an arm without a finished run is drawn from these."
     return Table("in_progress", "In progress", columns, rows, [note])
-
-
-def _key(config: Mapping[str, Any]) -> str:
-    return json.dumps(config, sort_keys=True)

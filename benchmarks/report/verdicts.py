@@ -8,7 +8,7 @@ from benchmarks.report import cells, family
 from benchmarks.report.power import smallest_detectable
 from benchmarks.report.results import Report, Series, mixture
 from benchmarks.report.statistics import NOTHING, Comparison, paired, summarize
-from benchmarks.report.table import Cell, Column, Mark, Row, Table
+from benchmarks.report.table import Cell, Column, Mark, Row, Table, slug
 from benchmarks.workloads import metrics
 
 _COLUMNS = (
@@ -75,9 +75,8 @@ def judge(report: Report, subject: str) -> Verdicts:
     Only sound runs are compared. A run that diverged is worse than any that did not, and so can only count against its
     arm: an arm with such a run is never better, and none is worse than a reference with one.
     """
-    arm, series = report.study.base(subject), report.of(subject)
-    base = next((one for one in series if arm is not None and one.arm.label == arm.label), None)
-    others = [one for one in series if one is not base]
+    base = report.reference(subject)
+    others = [one for one in report.of(subject) if one is not base]
     obstacle = _obstacle(report, subject, base, others)
     if base is None or obstacle:
         return Verdicts(subject, base, (), obstacle)
@@ -87,7 +86,8 @@ def judge(report: Report, subject: str) -> Verdicts:
     reference = list(base.scores().values())
     found = family.judge(scores, reference)
     tests = sum(not math.isnan(p) for p in found.p)
-    widest = metrics.bounds(workload)[1] - metrics.bounds(workload)[0]
+    least, most = metrics.bounds(workload)
+    widest = most - least
     spread = summarize(reference)
     rows = []
     for i, one in enumerate(others):
@@ -124,7 +124,7 @@ def _obstacle(report: Report, subject: str, base: Series | None, others: Sequenc
 
 
 def _word(one: Series, base: Series, test: Comparison, *, decided: bool) -> str:
-    sign = 1 if metrics.higher_is_better(base.arm.config.workload) else -1
+    sign = metrics.sign(base.arm.config.workload)
     word = "undecided" if not decided else "better" if sign * test.difference > 0 else "worse"
     if one.diverged and word != "worse":
         return "diverged"
@@ -139,10 +139,10 @@ def _paired(one: Series, base: Series) -> Comparison:
     return paired([scores[seed] for seed in common], [reference[seed] for seed in common])
 
 
-def table(report: Report, subject: str, where: str = "") -> list[Table]:
+def tables(report: Report, subject: str, where: str = "") -> list[Table]:
     """Each arm against the reference, and what can be said about the best; none for a study of one run an arm."""
     verdicts, series = judge(report, subject), report.of(subject)
-    name = f"against_reference{f'_{cells.slug(subject)}' if where else ''}"
+    name = f"against_reference{f'_{slug(subject)}' if where else ''}"
     if verdicts.obstacle:
         if report.study.reference is None or all(len(one.runs) < 2 for one in series):
             return []
@@ -208,8 +208,7 @@ def _leader(series: Sequence[Series]) -> str:
     sound = [one for one in series if one.scores() and not one.diverged]
     if not sound:
         return "Best: not decided. Every arm has a run that diverged."
-    workload = sound[0].arm.config.workload
-    sign = 1 if metrics.higher_is_better(workload) else -1
+    sign = metrics.sign(sound[0].arm.config.workload)
     leader = max(sound, key=lambda one: sign * summarize(list(one.scores().values())).mean)
     others = [one for one in series if one is not leader and one.scores()]
     if not others:
@@ -246,7 +245,7 @@ def _sentence(report: Report, verdicts: Verdicts, series: Sequence[Series]) -> s
         if report.study.reference is None:
             return _closed([_leader(series).rstrip(".").replace("Best: not decided. ", "Nothing is decided: "), *ends])
         return _closed([f"Nothing is compared: {verdicts.obstacle}", *ends])
-    unit = " points" if metrics.bounds(base.arm.config.workload) == (0.0, 100.0) else ""
+    unit = " points" if metrics.of(base.arm.config.workload).percent else ""
     better, worse = verdicts.of("better"), verdicts.of("worse")
     parts = [_said(better, "better", base, unit), _said(worse, "worse", base if not better else None, unit)]
     parts = [part for part in parts if part]

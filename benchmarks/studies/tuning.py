@@ -51,7 +51,7 @@ def _merit(arm: Arm, results: Sequence[Result | None]) -> float | None:
     mean = total / len(results)
     if math.isnan(mean):
         return -math.inf
-    return mean if metrics.higher_is_better(arm.config.workload) else -mean
+    return metrics.sign(arm.config.workload) * mean
 
 
 @dataclasses.dataclass(frozen=True)

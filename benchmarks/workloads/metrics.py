@@ -7,7 +7,7 @@ from benchmarks import workloads
 from benchmarks.base.records import Epoch, number
 from benchmarks.workloads.workload import Metric
 
-__all__ = ["Metric", "best", "bounds", "higher_is_better", "metric", "of", "score", "title"]
+__all__ = ["Metric", "best", "bounds", "metric", "of", "score", "sign", "title"]
 
 
 def of(workload: str) -> Metric:
@@ -25,9 +25,9 @@ def title(workload: str) -> str:
     return of(workload).title
 
 
-def higher_is_better(workload: str) -> bool:
-    """Whether more of the metric is better."""
-    return of(workload).higher_is_better
+def sign(workload: str) -> int:
+    """1 where more of the metric is better, else -1."""
+    return of(workload).sign
 
 
 def bounds(workload: str) -> tuple[float, float]:
@@ -44,5 +44,4 @@ def best(epochs: Sequence[Epoch], workload: str, statistics: str = "running") ->
     """The epoch of the best score, and the score; (0, NaN) where there is none."""
     scores = [(i + 1, score(record, workload, statistics)) for i, record in enumerate(epochs)]
     scores = [pair for pair in scores if not math.isnan(pair[1])]
-    sign = 1 if higher_is_better(workload) else -1
-    return max(scores, key=lambda pair: sign * pair[1], default=(0, math.nan))
+    return max(scores, key=lambda pair: sign(workload) * pair[1], default=(0, math.nan))

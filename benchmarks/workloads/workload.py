@@ -34,12 +34,26 @@ class Metric:
     higher_is_better: bool
     bounds: tuple[float, float] = (0.0, math.inf)
 
+    @property
+    def sign(self) -> int:
+        """1 where more of it is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+    @property
+    def limit(self) -> float:
+        """The best value that it can take, times `sign`: 100 of an accuracy, 0 of a loss; infinite if it has none."""
+        return self.bounds[1] if self.higher_is_better else -self.bounds[0]
+
+    @property
+    def percent(self) -> bool:
+        """Whether it is a share in percent."""
+        return self.bounds == (0.0, 100.0)
+
 
 TOP1 = Metric("top1", "test accuracy, %", True, (0.0, 100.0))
 PERPLEXITY = Metric("perplexity", "test perplexity", False, (1.0, math.inf))
 LOSS = Metric("loss", "test loss", False)
 RMSE = Metric("rmse", "root mean squared error", False)
-R2 = Metric("r2", "coefficient of determination R²", True, (-math.inf, 1.0))
 DISTANCE = Metric("distance", "sliced Wasserstein distance", False)
 
 

@@ -184,7 +184,7 @@ def test_own_workload(tmp_path: Path, reference: str) -> None:
     assert records is not None
     assert metrics.score(records[-1], reference) < 0.1
     assert metrics.title(reference) == "distance from the line"
-    assert not metrics.higher_is_better(reference)
+    assert metrics.sign(reference) == -1
 
 
 def test_cost_of_what_cannot_be_run_without_data_is_unknown(tmp_path: Path) -> None:
