@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from benchmarks.base.references import is_reference
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Split = Literal["test", "validation"]
 _LATER = ("model", "data", "data_options", "schedules", "clip_norm", "label_smoothing", "ema", "groups")
@@ -84,7 +86,7 @@ class RunConfig:
         """The modules outside the benchmark that the run makes use of."""
         named = [self.workload, self.optimizer, self.model, self.data]
         named += [str(schedule.get("kind", "")) for schedule in self.schedules.values()]
-        return tuple(dict.fromkeys(name.partition(":")[0] for name in named if ":" in name))
+        return tuple(dict.fromkeys(name.partition(":")[0] for name in named if is_reference(name)))
 
     @property
     def subject(self) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from benchmarks.base.files import replacing
 from benchmarks.base.records import FORMAT, End, Epoch, Head, Line, Record
 
 _LINES = msgspec.json.Decoder(Line)
-_MACHINE = frozenset({"environment", "time", "sha256"})
 
 
 class StoreError(BenchmarkError, RuntimeError):
@@ -211,14 +209,3 @@ def _frame(path: Path, content: bytes) -> tuple[Head, End]:
     if path.stem.partition("-")[0] != name:
         raise ValueError(f"its name should begin with {name}")
     return head, end
-
-
-def comparable(path: Path) -> list[Any]:
-    """The run stored at `path` without what depends on the clock or the machine."""
-    return [_timeless(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _timeless(item) for key, item in value.items() if key not in _MACHINE}
-    return [_timeless(item) for item in value] if isinstance(value, list) else value

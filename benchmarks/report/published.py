@@ -10,13 +10,14 @@ from typing import Any
 
 from benchmarks.base.config import RunConfig
 from benchmarks.training import optimizers
+from benchmarks.workloads.catalogue import EXAMPLES
 
 _CIFAR = {"epochs": 200, "batch_size": 128, "milestones": (50, 100, 150), "gamma": 0.1}
 _IMAGENET = {"epochs": 100, "batch_size": 256, "milestones": (30, 60, 80), "gamma": 0.1}
 # Section 5.1 names PyTorch 0.4.1, which trained in float32; the passes over the training set in train mode before each
 # test are in the released code alone.
 _COMMON = {"precision": "fp32", "split": "test", "max_steps": 0, "workload_options": {}}
-_EXAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+_DATASETS = ("cifar10", "cifar100", "imagenet")
 _FIELDS = {
     "epochs": "epochs",
     "batch_size": "batch size",
@@ -97,7 +98,7 @@ def deviations(arms: Sequence[tuple[str, RunConfig]]) -> list[Deviation]:
 def _in_paper(workload: str) -> bool:
     """Whether the paper has the data set and the network, in one form or the other."""
     dataset, _, network = workload.partition("-")
-    return dataset in _EXAMPLES and network.startswith(("vgg16", "resnet18", "wrn16-4"))
+    return dataset in _DATASETS and network.startswith(("vgg16", "resnet18", "wrn16-4"))
 
 
 def _which(titles: Sequence[str], total: int) -> str:
@@ -118,7 +119,7 @@ def _differences(config: RunConfig) -> list[tuple[str, str, str]]:
     ]
     if network in _NETWORKS and dataset != "imagenet":
         differences.append(_NETWORKS[network])
-    batches = math.ceil(_EXAMPLES[dataset] / protocol["batch_size"])
+    batches = math.ceil(EXAMPLES[dataset] / protocol["batch_size"])
     if config.recalibrate != batches:
         differences.append(
             ("batches that re-estimate batch norm before a test", f"{batches} (released code)", str(config.recalibrate))
@@ -134,7 +135,7 @@ def _differences(config: RunConfig) -> list[tuple[str, str, str]]:
         preset,
         {},
         batch_size=protocol["batch_size"],
-        examples=_EXAMPLES[dataset],
+        examples=EXAMPLES[dataset],
         epochs=protocol["epochs"],
     )
     differences += [

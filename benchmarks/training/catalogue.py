@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.base.errors import BenchmarkError
-from benchmarks.base.references import Catalogue, Item, ReferenceLookupError, load
+from benchmarks.base.references import OPTIMIZERS, Catalogue, Item, ReferenceLookupError, load
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -177,7 +177,7 @@ not run.
 CATALOGUE = Catalogue(
     "optimizer",
     {entry.name: Item(entry.reference, entry.title) for entry in REGISTRY.values()},
-    "partial_adaptive.benchmarks.optimizers",
+    OPTIMIZERS,
 )
 """All names, those that installed distributions give by entry points included."""
 

@@ -118,7 +118,9 @@ def _transformers() -> list[Workload]:
     ]
 
 
-def _gan(name: str, description: str, dataset: str, trainer: str, options: Mapping[str, Option]) -> Workload:
+def _gan(
+    name: str, description: str, dataset: str, network: str, trainer: str, options: Mapping[str, Option]
+) -> Workload:
     """A generator and a discriminator."""
     return Workload(
         name=name,
@@ -126,7 +128,7 @@ def _gan(name: str, description: str, dataset: str, trainer: str, options: Mappi
         dataset=dataset,
         task="gan",
         metric=DISTANCE,
-        network=f"{_NETS}.small:{name.replace('fashion-', '').replace('-', '_')}",
+        network=f"{_NETS}.{network}",
         trainer=f"{_HERE}.gan:{trainer}",
         options=options,
         train_examples=EXAMPLES[dataset],
@@ -237,8 +239,8 @@ _WORKLOADS = (
         RMSE,
         _HIDDEN,
     ),
-    _gan("ring-gan", "a GAN on eight Gaussians in the plane", "ring", "Ring", _HIDDEN),
-    _gan("fashion-dcgan", "a small DCGAN on Fashion-MNIST", "fashion", "Adversarial", _width(32)),
+    _gan("ring-gan", "a GAN on eight Gaussians in the plane", "ring", "small:ring_gan", "Ring", _HIDDEN),
+    _gan("fashion-dcgan", "a small DCGAN on Fashion-MNIST", "fashion", "small:dcgan", "Adversarial", _width(32)),
     _own("classification", TOP1, "Classification"),
     _own("language", PERPLEXITY, "Language"),
     _own("regression", RMSE, "Regression"),

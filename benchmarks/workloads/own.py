@@ -20,22 +20,26 @@ from benchmarks.workloads.workload import Workload
 CPU = torch.device("cpu")
 
 
-def as_input(stored: Tensor) -> Tensor:
-    """Examples as a model takes them: floats as they are, bytes divided by 255, truth values as 0.0 and 1.0, whole
-    numbers as int64.
+class Own(Supervised):
+    """Examples that a function gives, so that they are there before anything is run.
+
+    A model takes floats as they are, bytes divided by 255, truth values as 0.0 and 1.0, whole numbers as int64.
     """
-    if stored.dtype == torch.uint8:
-        return stored.float().div_(255)
-    return stored.float() if stored.dtype == torch.bool else stored
+
+    @override
+    @classmethod
+    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]]:
+        made = cls(workload, config, Path(), CPU)
+        return made.arguments(), (made.inputs(nn.Identity(), made.data.x_train[:2]).to("meta"),)
+
+    @override
+    def inputs(self, model: nn.Module, stored: Tensor) -> Tensor:
+        if stored.dtype == torch.uint8:
+            return stored.float().div_(255)
+        return stored.float() if stored.dtype == torch.bool else stored
 
 
-def specimen(task: type[Supervised], workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], Tensor]:
-    """The arguments of the network and two examples, of data that a function gives and no directory is needed for."""
-    made = task(workload, config, Path(), CPU)
-    return made.arguments(), made.inputs(nn.Identity(), made.data.x_train[:2]).to("meta")
-
-
-class Classification(Labelled):
+class Classification(Own, Labelled):
     """Examples of any shape with whole numbers from 0 as labels: one each, or one at every position."""
 
     def __init__(self, workload: Workload, config: RunConfig, data_dir: Path, device: torch.device) -> None:
@@ -46,16 +50,6 @@ class Classification(Labelled):
                     f"data {self.source.name!r}: labels must be whole numbers from 0, got {labels.dtype} from "
                     f"{labels.min().item():g}"
                 )
-
-    @override
-    @classmethod
-    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]]:
-        arguments, examples = specimen(cls, workload, config)
-        return arguments, (examples,)
-
-    @override
-    def inputs(self, model: nn.Module, stored: Tensor) -> Tensor:
-        return as_input(stored)
 
 
 class Language(Classification):
@@ -70,20 +64,10 @@ class Language(Classification):
         return with_perplexity(super().judge(model, stored, labels))
 
 
-class Regression(Supervised):
+class Regression(Own):
     """Examples of any shape with numbers as targets; the loss is the mean squared error."""
 
     columns = ("loss",)
-
-    @override
-    @classmethod
-    def specimen(cls, workload: Workload, config: RunConfig) -> tuple[Mapping[str, Any], tuple[Tensor, ...]]:
-        arguments, examples = specimen(cls, workload, config)
-        return arguments, (examples,)
-
-    @override
-    def inputs(self, model: nn.Module, stored: Tensor) -> Tensor:
-        return as_input(stored)
 
     @override
     def objective(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from timeless import comparable
 
 from benchmarks import session
-from benchmarks.base import store
 from benchmarks.base.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -219,7 +219,7 @@ def test_short_calls_on_bare_machines_make_what_one_long_call_makes(call, tmp_pa
         assert all((found[name] == x).all() for name, x in parts.items())
     settings = session.Settings(tmp_path / "data", threads=1)
     assert session.run(study, tmp_path / "whole", settings=settings, say=None).status == "done"
-    whole = {run.path.name: store.comparable(run.path) for run in Store(tmp_path / "whole").results()}
+    whole = {run.path.name: comparable(run.path) for run in Store(tmp_path / "whole").results()}
 
     # One machine ends in the middle of a run, the next one makes the other run, the third goes on with the first one.
     stop = {"only": ["padam"], "on_epoch": lambda label, epoch: os.kill(os.getpid(), signal.SIGINT)}
@@ -236,4 +236,4 @@ def test_short_calls_on_bare_machines_make_what_one_long_call_makes(call, tmp_pa
     assert "1 of 2 runs to do, 1 done before" in process.stdout
     assert "all done" in process.stdout
     assert len(whole) == 2
-    assert {run.path.name: store.comparable(run.path) for run in Store(tmp_path / "runs").results()} == whole
+    assert {run.path.name: comparable(run.path) for run in Store(tmp_path / "runs").results()} == whole

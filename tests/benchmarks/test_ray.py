@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from timeless import comparable
 
 from benchmarks import studies
-from benchmarks.base import references, store
+from benchmarks.base import references
 from benchmarks.base.store import Store
 from benchmarks.scheduling import cluster, runner
 from benchmarks.scheduling.outcome import Stop
@@ -62,7 +63,7 @@ def test_two_workers_fill_the_same_store(tmp_path, monkeypatch):
     assert {one.state for one in plan(runs, places["ray"], settings, fingerprint)} == {"done"}
     assert not list((places["ray"].root / "claims").iterdir())
     for path in places["alone"].root.glob("*.jsonl"):
-        assert store.comparable(places["ray"].root / path.name) == store.comparable(path)
+        assert comparable(places["ray"].root / path.name) == comparable(path)
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):

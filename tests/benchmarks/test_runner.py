@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from timeless import comparable
 
-from benchmarks.base import store
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.base.records import Cost, Epoch, Evaluation
@@ -328,5 +328,5 @@ def test_killed_and_resumed_is_the_same_run(tmp_path):
         outcome = runner.execute(todo, place, settings, Stop(None), train)
         assert outcome.finished == ["padam/seed0"]
     killed, whole = (next(place.root.glob("*.jsonl")) for place in places.values())
-    assert store.comparable(killed) == store.comparable(whole)
+    assert comparable(killed) == comparable(whole)
     assert not checkpoint.exists()

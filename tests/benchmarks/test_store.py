@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from timeless import comparable
 
 from benchmarks import studies
 from benchmarks.base import store as stores
@@ -75,11 +76,11 @@ def test_a_full_disk_loses_nothing(store, monkeypatch):
 def test_only_time_and_machine_are_left_out_of_a_comparison(store):
     """Two runs are equal but for their times exactly if the rest of their records is."""
     first, second = EPOCHS
-    before = stores.comparable(store.write(CONFIG, "data", HERE, EPOCHS))
+    before = comparable(store.write(CONFIG, "data", HERE, EPOCHS))
     later = Epoch(epoch=1, test=first.test, time=Cost(train_s=9.0))
-    assert stores.comparable(store.write(CONFIG, "data", HERE | {"python": "4"}, [later, second])) == before
+    assert comparable(store.write(CONFIG, "data", HERE | {"python": "4"}, [later, second])) == before
     farther = Epoch(epoch=1, test=first.test, distance=1.0)
-    assert stores.comparable(store.write(CONFIG, "data", HERE, [farther, second])) != before
+    assert comparable(store.write(CONFIG, "data", HERE, [farther, second])) != before
 
 
 def test_a_changed_byte_is_not_believed(store):

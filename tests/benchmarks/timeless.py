@@ -11,6 +11,7 @@ from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Cost, Epoch
 from benchmarks.training.engine import train
 
+MACHINE = frozenset({"environment", "time", "sha256"})
 CPU = torch.device("cpu")
 
 
@@ -20,6 +21,17 @@ def timeless(records: list[Epoch] | None) -> str:
     return "\n".join(
         json.dumps(msgspec.to_builtins(msgspec.structs.replace(r, time=Cost())), allow_nan=False) for r in records
     )
+
+
+def comparable(path: Path) -> list[Any]:
+    """The run stored at `path` without what depends on the clock or the machine."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(item) for key, item in value.items() if key not in MACHINE}
+        return [without(item) for item in value] if isinstance(value, list) else value
+
+    return [without(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def trained(config: RunConfig, folder: Path, **options: Any) -> list[Epoch] | None:
