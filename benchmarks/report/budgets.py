@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from benchmarks.base.numbers import is_number
 from benchmarks.base.records import number
 from benchmarks.report import cells
 from benchmarks.report.groups import Group, groups, stem, where, workloads
 from benchmarks.report.results import Report
 from benchmarks.report.table import Cell, Column, Row, Table
-from benchmarks.studies.tuning import is_number
 
 _FEW = 5  # values that are named one by one
 _COLUMNS = (

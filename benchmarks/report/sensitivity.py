@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from benchmarks.base.numbers import is_number
 from benchmarks.report import cells
 from benchmarks.report.figure import Figure
 from benchmarks.report.groups import Group, groups, measure, metric, score, sign, stem, where, workloads
 from benchmarks.report.results import Report, Series
 from benchmarks.report.statistics import pooled_sd
 from benchmarks.report.table import Cell, Column, Row, Table
-from benchmarks.studies.tuning import is_number
 
 _LEAST = 3  # learning rates, for a line
 _SHARE = 0.05  # of the best loss or error, where there are no seeds to take a tolerance from

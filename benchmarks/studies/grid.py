@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 from benchmarks import workloads
 from benchmarks.base import references
 from benchmarks.base.config import RunConfig
-from benchmarks.base.errors import BenchmarkError, nearest
+from benchmarks.base.errors import BenchmarkError
+from benchmarks.base.numbers import is_number
 from benchmarks.base.references import is_reference
 from benchmarks.studies import foreign, schema, spaces
 from benchmarks.studies.schema import Place
 from benchmarks.studies.study import Arm, StudyError, Tuning
 from benchmarks.training import optimizers, settings
+from benchmarks.training.optimizers import OptimizerError
 from benchmarks.workloads import sources
 
 T = TypeVar("T")
@@ -195,7 +197,7 @@ class _Maker:
         Numbers do not restrict each other: each is tried once beside the same words and switches.
         """
         name, preset, values = setting
-        numbers = {key: value for key, value in hyper.items() if _is_number(value)}
+        numbers = {key: value for key, value in hyper.items() if _numeric(value)}
         others = {key: None if key in numbers else value for key, value in hyper.items()}
         beside = repr((name, preset, others, *(values.get(key) for key in ("schedules", "groups"))))
         return {beside, *(f"{beside} {key} {value!r}" for key, value in numbers.items())} - self._tried
@@ -293,16 +295,14 @@ class _Maker:
     ) -> dict[str, Any]:
         """The optimizer's keyword arguments, once they are known to build it."""
         where = self.source.where
-        if preset not in optimizers.PRESETS:
-            raise where("preset").error(f"unknown preset {preset!r}{nearest(preset, optimizers.PRESETS)}")
-        presets = optimizers.PRESETS[preset]
-        if optimizer.name not in presets and not (optimizer.foreign and preset == "default"):
-            known = ", ".join(presets)
-            raise where("preset").error(f"{preset!r} has no setting for {optimizer.name!r}; it has {known}")
+        try:
+            said = optimizers.preset_of(optimizer, preset)
+        except OptimizerError as error:
+            raise where("preset").error(str(error).removeprefix("preset ")) from error
         examples = (
             0 if {"data", "data_options"} & values.keys() else workloads.find(values["workload"]).train_examples or 0
         )
-        if not examples and "normalized_weight_decay" in {**presets.get(optimizer.name, {}), **hyper}:
+        if not examples and "normalized_weight_decay" in {**said, **hyper}:
             problem = f"is not known for {values['workload']!r}, whose size is not: give weight_decay"
             raise where("hyper", "normalized_weight_decay").error(problem)
         protocol = {
@@ -342,11 +342,9 @@ class _Maker:
             raise self.source.place.error(f"its settings do not go together: {error}") from error
 
 
-def _is_number(value: object) -> bool:
+def _numeric(value: object) -> bool:
     """Whether a value is a number, or a list of numbers."""
-    if isinstance(value, list):
-        return all(map(_is_number, value))
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return all(map(_numeric, value)) if isinstance(value, list) else is_number(value)
 
 
 def _culprit(resolve: Callable[[Mapping[str, Any]], object], hyper: Mapping[str, Any]) -> str | None:
@@ -380,6 +378,6 @@ def _short(value: Any) -> str:
 
 def _named(path: Names, value: Any) -> str:
     """A setting as it stands in a title: exponents as the paper writes them, words without their key."""
-    if path[-1] == "partial" and isinstance(value, int | float):
+    if path[-1] == "partial" and is_number(value):
         return f"p = {Fraction(value).limit_denominator(64)}"
     return value if isinstance(value, str) else f"{_name(path).replace('_', ' ')} = {_short(value)}"

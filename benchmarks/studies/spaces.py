@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.base.errors import nearest
+from benchmarks.base.numbers import is_number
 from benchmarks.studies.study import StudyError, Tuning
 
 _KEYS = ("low", "high", "log", "whole", "step", "choices")
@@ -97,7 +98,7 @@ def parse(value: Any, name: str) -> Range | Choices | None:
 def _range(value: Mapping[str, Any], name: str) -> Range:
     for key in ("low", "high", "step"):
         number = value.get(key, 0)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        if not is_number(number) or not math.isfinite(number):
             raise StudyError(f"{name}: {key} must be a finite number, got {number!r}")
     for key in ("log", "whole"):
         if not isinstance(value.get(key, False), bool):

@@ -3,8 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard
 
+from benchmarks.base.numbers import is_number
 from benchmarks.base.store import Result
 from benchmarks.studies.study import Arm, Study
 from benchmarks.workloads import metrics
@@ -99,8 +99,3 @@ def _numbers(arm: Arm) -> dict[str, float]:
         parts = {f"{key}[{i}]": part for i, part in enumerate(value)} if isinstance(value, list) else {key: value}
         found.update({name: part for name, part in parts.items() if is_number(part)})
     return found
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a setting is a number, which ``true`` and ``false`` are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "find",
     "needs_closure",
+    "preset_of",
     "resolve",
 ]
 
@@ -85,12 +86,7 @@ def resolve(
         trusted: whether the optimizer is known to take such settings, so that it need not be built to see.
     """
     entry = find(name)
-    if preset not in PRESETS:
-        raise OptimizerError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}")
-    settings = PRESETS[preset] if not entry.foreign or preset != "default" else {name: {}}
-    if name not in settings:
-        raise OptimizerError(f"preset {preset!r} has no setting for {name!r}; it has {', '.join(settings)}")
-    chosen = dict(settings[name])
+    chosen = dict(preset_of(entry, preset))
     if {"weight_decay", "normalized_weight_decay"} & overrides.keys():
         chosen.pop("weight_decay", None)
         chosen.pop("normalized_weight_decay", None)
@@ -106,6 +102,20 @@ def resolve(
     if not trusted:
         check(name, hyper)
     return {key: entry.plain(key, value) for key, value in hyper.items()}
+
+
+def preset_of(entry: Entry, preset: str) -> Mapping[str, Any]:
+    """The settings that a preset has for an optimizer: none of ``"default"`` for one that is not the benchmark's own.
+
+    Raises:
+        OptimizerError: there is no such preset, or it does not cover the optimizer.
+    """
+    if preset not in PRESETS:
+        raise OptimizerError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}")
+    settings = PRESETS[preset] if not entry.foreign or preset != "default" else {entry.name: {}}
+    if entry.name not in settings:
+        raise OptimizerError(f"preset {preset!r} has no setting for {entry.name!r}; it has {', '.join(settings)}")
+    return settings[entry.name]
 
 
 def _plain(value: Any) -> bool:

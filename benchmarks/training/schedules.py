@@ -29,6 +29,7 @@ from torch import Tensor
 
 from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError, nearest
+from benchmarks.base.numbers import is_number
 from benchmarks.base.references import ReferenceLookupError, is_reference, load
 from benchmarks.training.optimizers import BETAS
 from partial_adaptive import Cosine, Geometric, Linear, Steps
@@ -226,7 +227,7 @@ def _end(name: str, options: Mapping[str, Any]) -> Callable[[float], float]:
 
 def _moment(name: str, option: str, given: Any, total: int) -> int:
     """A whole number of steps from such a number or a fraction of all steps."""
-    moment = _number(name, f"{option}", given)
+    moment = _number(name, option, given)
     if moment < 0 or (isinstance(given, float) and moment >= 1):
         raise ScheduleError(
             f"schedules.{name}.{option}: must be a fraction of all steps in [0, 1) or a whole number of them, "
@@ -236,7 +237,7 @@ def _moment(name: str, option: str, given: Any, total: int) -> int:
 
 
 def _number(name: str, option: str, given: Any) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+    if not is_number(given) or not math.isfinite(given):
         raise ScheduleError(f"schedules.{name}.{option}: must be a finite number, got {given!r}")
     return float(given)
 
@@ -246,7 +247,7 @@ def entry(group: Mapping[str, Any], name: str) -> Any:
     found = group["betas"][BETAS.index(name)] if name in BETAS and "betas" in group else group.get(name)
     if isinstance(found, Tensor):
         return found if found.numel() == 1 else None
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+    return found if is_number(found) else None
 
 
 def write(group: dict[str, Any], name: str, value: float, tensor: Tensor | None) -> None:
