@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from benchmarks.base.errors import BenchmarkError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.scheduling.outcome import Outcome
 
 T = TypeVar("T")
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DONE, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 _STARTED = time.monotonic()  # before torch is imported: a budget is of the whole command
@@ -54,7 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="studies, workloads and optimizers")
     command.set_defaults(command=_list)
+    for add in (_add_writing, _add_run, _add_reading, _add_speed):
+        add(commands)
+    return parser
 
+
+def _add_writing(commands: Commands) -> None:
+    """What writes or describes a study file."""
     command = commands.add_parser("new", help="write a commented study that runs as it is, to be changed")
     command.set_defaults(command=_new)
     command.add_argument("name", help="of the study; without --path it goes into NAME.toml")
@@ -64,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("schema", help="print the JSON Schema of study files, for editors")
     command.set_defaults(command=_schema)
 
+
+def _add_run(commands: Commands) -> None:
+    """What makes runs."""
     command = commands.add_parser("run", help="run what is missing of a study, then report", epilog=_EPILOG)
     command.set_defaults(command=_run)
     command.add_argument("study", help="a name of `list`, or the path of a .toml file")
@@ -86,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_places(command)
 
+
+def _add_reading(commands: Commands) -> None:
+    """What reads finished runs."""
     command = commands.add_parser("report", help="tables, figures and a page of finished runs")
     command.set_defaults(command=_report)
     command.add_argument("studies", nargs="+", metavar="study", help="names of `list`, or paths of .toml files")
@@ -109,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--sd", type=_positive, metavar="S", help="over seeds (that of finished runs)")
     command.add_argument("--results", type=Path, default=Path("runs"), metavar="DIR", help="the results store (runs/)")
 
+
+def _add_speed(commands: Commands) -> None:
+    """What measures time."""
     command = commands.add_parser("steptime", help="how long a step of each member takes, beside torch.optim's")
     command.set_defaults(command=_steptime)
     _add_measuring(command)
@@ -138,7 +154,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--batch-size", type=_count, default=128, metavar="B", help="(128)")
     command.add_argument("--width", type=_positive, default=1.0, metavar="F", help="factor on all channels (1)")
     command.add_argument("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="data sets (data/)")
-    return parser
 
 
 def _add_measuring(command: argparse.ArgumentParser) -> None:
@@ -157,12 +172,11 @@ def _list(options: argparse.Namespace) -> int:
     from benchmarks.base import references
     from benchmarks.training import catalogue
 
-    schedules: dict[str, str] = {}
     for title, own, group in (
         ("studies", studies.titles() | theory.TITLES, ""),
         ("workloads", {name: one.description for name, one in workloads.REGISTRY.items()}, references.WORKLOADS),
         ("optimizers", {name: one.title for name, one in catalogue.REGISTRY.items()}, references.OPTIMIZERS),
-        ("schedules", schedules, references.SCHEDULES),
+        ("schedules", dict[str, str](), references.SCHEDULES),  # of others alone: the kinds are in the manual
     ):
         known = references.Catalogue(title, {name: references.Item("", text) for name, text in own.items()}, group)
         if known:
