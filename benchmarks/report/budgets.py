@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from benchmarks.base.numbers import is_number
 from benchmarks.base.records import number
 from benchmarks.report import cells
-from benchmarks.report.groups import Group, groups, stem, where, workloads
+from benchmarks.report.groups import Group, groups, stem, subjects, where
 from benchmarks.report.results import Report
 from benchmarks.report.table import Cell, Column, Row, Table
 
@@ -23,14 +23,14 @@ _COLUMNS = (
 def tables(report: Report) -> list[Table]:
     """The budgets on each workload; nothing where no entry was tried with several settings."""
     found = []
-    for workload in workloads(report):
-        there = [group for group in groups(report) if group.workload == workload and group.tried]
+    for subject in subjects(report):
+        there = [group for group in groups(report) if group.subject == subject and group.tried]
         if any(len(group.candidates) > 1 for group in there):
-            found.append(_table(report, workload, there))
+            found.append(_table(report, subject, there))
     return found
 
 
-def _table(report: Report, workload: str, there: Sequence[Group]) -> Table:
+def _table(report: Report, subject: str, there: Sequence[Group]) -> Table:
     sizes = [len(group.candidates) for group in there]
     usual = max(sizes, key=sizes.count)
     rows = []
@@ -57,7 +57,7 @@ def _table(report: Report, workload: str, there: Sequence[Group]) -> Table:
         "ones by luck alone, so their best scores do not compare.",
         "Diverged: settings of which at least one run diverged. Compute: training and evaluation of all these runs.",
     ]
-    return Table(stem("budgets", report, workload), f"Budgets{where(report, workload)}", _COLUMNS, rows, notes)
+    return Table(stem("budgets", report, subject), f"Budgets{where(report, subject)}", _COLUMNS, rows, notes)
 
 
 def _seconds(group: Group) -> float:

@@ -47,7 +47,7 @@ def compare(study: Study, store: Store, first: str, second: str) -> list[Table]:
 def _table(subject: str, study: Study, sides: Sequence[dict[str, Series]], versions: tuple[str, str]) -> Table:
     arms = [arm for arm in study.arms if arm.config.subject == subject]
     pairs = [(sides[0][arm.label], sides[1][arm.label]) for arm in arms]
-    found = family.judge_pairs([(list(new.scores().values()), list(old.scores().values())) for old, new in pairs])
+    found = family.judge_pairs([(new.finals, old.finals) for old, new in pairs])
     columns = [*cells.WHO]
     for version, name in zip(versions, ("first", "second"), strict=True):
         columns += [Column(f"runs, {version}", f"runs_{name}"), *cells.spread_columns(f"mean ± sd, {version}", name)]
@@ -63,7 +63,7 @@ def _table(subject: str, study: Study, sides: Sequence[dict[str, Series]], versi
     for i, (old, new) in enumerate(pairs):
         row = [cells.text(old.arm.title), cells.text(old.arm.label)]
         for one, version in ((old, versions[0]), (new, versions[1])):
-            row += [cells.count(len(one.runs)), *cells.spread(summarize(list(one.scores().values())))]
+            row += [cells.count(len(one.runs)), *cells.spread(summarize(one.finals))]
             if not one.runs:
                 missing.append(f"{one.arm.title} has no run of {version}")
             elif one.diverged:

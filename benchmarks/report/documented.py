@@ -87,4 +87,4 @@ def state_bytes(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> float:
 def _ends(series: Series) -> tuple[Summary, Summary]:
     """The metric and the training loss at the end."""
     loss = series.at(-1, clean_loss)
-    return summarize(list(series.scores().values())), summarize(list(loss.values()))
+    return summarize(series.finals), summarize(list(loss.values()))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.report import cells
 from benchmarks.report.figure import Figure
-from benchmarks.report.groups import Group, groups, measure, metric, score, sign, stem, where, workloads
+from benchmarks.report.groups import Group, groups, measure, metric, score, sign, stem, subjects, where
 from benchmarks.report.results import Report
 from benchmarks.report.table import Cell, Column, Row, Table
 
@@ -64,14 +64,14 @@ def _weights(size: int) -> NDArray[np.float64]:
     )
 
 
-def curves(report: Report, workload: str) -> list[Curve]:
+def curves(report: Report, subject: str) -> list[Curve]:
     """A curve for each entry with at least three trials on the validation split."""
     tried = [
         (group, scores)
         for group in groups(report)
-        if group.workload == workload
+        if group.subject == subject
         and group.candidates[0].arm.config.split == "validation"
-        and len(scores := [sign(workload) * score(one) for one in group.tried]) >= _LEAST
+        and len(scores := [sign(subject) * score(one) for one in group.tried]) >= _LEAST
     ]
     known = [value for _, scores in tried for value in scores if not math.isnan(value)]
     found = []
@@ -80,8 +80,8 @@ def curves(report: Report, workload: str) -> list[Curve]:
             continue
         values = [min(known) if math.isnan(value) else value for value in scores]
         low, high = band(values)
-        lines = [expected(values), low, [min(value, metric(workload).limit) for value in high]]
-        if sign(workload) < 0:
+        lines = [expected(values), low, [min(value, metric(subject).limit) for value in high]]
+        if sign(subject) < 0:
             lines = [[-value for value in line] for line in (lines[0], lines[2], lines[1])]
         found.append(Curve(group, *lines))
     return found
@@ -90,8 +90,8 @@ def curves(report: Report, workload: str) -> list[Curve]:
 def tables(report: Report) -> list[Table]:
     """The expected best for 1, 2, 4, … trials and for all of them."""
     found = []
-    for workload in workloads(report):
-        there = curves(report, workload)
+    for subject in subjects(report):
+        there = curves(report, subject)
         if not there:
             continue
         most = max(len(curve.mean) for curve in there)
@@ -108,8 +108,8 @@ def tables(report: Report) -> list[Table]:
             "has seen what more would bring.",
             "A diverged trial counts as the worst one on the workload.",
         ]
-        title = f"Expected best against the number of trials: {measure(report, workload)}{where(report, workload)}"
-        found.append(Table(stem("expected_best", report, workload), title, columns, rows, notes))
+        title = f"Expected best against the number of trials: {measure(report, subject)}{where(report, subject)}"
+        found.append(Table(stem("expected_best", report, subject), title, columns, rows, notes))
     return found
 
 
@@ -125,8 +125,8 @@ def figures(report: Report) -> list[Figure]:
     import altair as alt
 
     found = []
-    for workload in workloads(report):
-        there = curves(report, workload)
+    for subject in subjects(report):
+        there = curves(report, subject)
         if not there:
             continue
         rows = [
@@ -138,7 +138,7 @@ def figures(report: Report) -> list[Figure]:
             x=alt.X("trials:Q", title="trials", axis=alt.Axis(tickMinStep=1)),
             color=alt.Color("optimizer:N", title=None, sort=None, legend=alt.Legend(symbolOpacity=1)),
         )
-        y = alt.Y("mean:Q", title=f"expected best, {measure(report, workload)}", scale=alt.Scale(zero=False))
+        y = alt.Y("mean:Q", title=f"expected best, {measure(report, subject)}", scale=alt.Scale(zero=False))
         tooltip = [alt.Tooltip("optimizer:N"), alt.Tooltip("trials:Q")]
         tooltip += [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("mean", "low", "high")]
         chart = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q"), y2="high:Q") + base.mark_line().encode(
@@ -150,10 +150,10 @@ def figures(report: Report) -> list[Figure]:
         ]
         found.append(
             Figure(
-                stem("expected_best", report, workload),
-                f"The score to be expected of the best of so many trials{where(report, workload)}; the band is a "
+                stem("expected_best", report, subject),
+                f"The score to be expected of the best of so many trials{where(report, subject)}; the band is a "
                 "95 % bootstrap interval.",
-                f"Expected best {measure(report, workload)}: {'; '.join(ends)}.",
+                f"Expected best {measure(report, subject)}: {'; '.join(ends)}.",
                 chart,
             )
         )

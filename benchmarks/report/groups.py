@@ -19,13 +19,13 @@ class Group:
     Args:
         key: its label.
         title: its name in tables and figures, that of no other group of the workload.
-        workload: what it was tried on: one of the study's subjects.
+        subject: what it was tried on.
         candidates: its arms, those without a run included.
     """
 
     key: str
     title: str
-    workload: str
+    subject: str
     candidates: tuple[Series, ...]
 
     @property
@@ -53,38 +53,38 @@ def groups(report: Report) -> list[Group]:
     ]
 
 
-def workloads(report: Report) -> list[str]:
+def subjects(report: Report) -> list[str]:
     """The subjects on which something was tried, of a tuned study also before anything is chosen."""
-    return list(dict.fromkeys(group.workload for group in groups(report)))
+    return list(dict.fromkeys(group.subject for group in groups(report)))
 
 
 def score(one: Series) -> float:
     """The mean of the final scores; NaN where a run diverged or there is none."""
-    return math.nan if one.diverged else summarize(list(one.scores().values())).mean
+    return math.nan if one.diverged else summarize(one.finals).mean
 
 
-def metric(workload: str) -> Metric:
+def metric(subject: str) -> Metric:
     """What a subject of a study is judged by."""
-    return metrics.of(workload_of(workload))
+    return metrics.of(workload_of(subject))
 
 
-def sign(workload: str) -> int:
+def sign(subject: str) -> int:
     """`Metric.sign` of a subject's metric."""
-    return metric(workload).sign
+    return metric(subject).sign
 
 
-def measure(report: Report, workload: str) -> str:
+def measure(report: Report, subject: str) -> str:
     """What `score` is called: the metric, of the validation split if that is what the candidates were judged on."""
-    splits = {group.candidates[0].arm.config.split for group in groups(report) if group.workload == workload}
-    title = metric(workload).title
+    splits = {group.candidates[0].arm.config.split for group in groups(report) if group.subject == subject}
+    title = metric(subject).title
     return title.replace("test ", "validation ") if splits == {"validation"} else title
 
 
-def stem(name: str, report: Report, workload: str) -> str:
+def stem(name: str, report: Report, subject: str) -> str:
     """The name of a table or figure about one workload of a report."""
-    return name if len(workloads(report)) == 1 else f"{name}_{slug(workload)}"
+    return name if len(subjects(report)) == 1 else f"{name}_{slug(subject)}"
 
 
-def where(report: Report, workload: str) -> str:
+def where(report: Report, subject: str) -> str:
     """The end of a title that says which workload it is about, where there are several."""
-    return f", {workload}" if len(workloads(report)) > 1 else ""
+    return f", {subject}" if len(subjects(report)) > 1 else ""

@@ -52,7 +52,7 @@ def plan(study: Study, store: Store, difference: float, sd: float | None = None)
             spread = Spread(float(sd or 0), "as given")
         else:
             final = [dataclasses.replace(arm, config=arm.refit or arm.config) for arm in arms]
-            groups = [list(one.scores().values()) for one in index.series(final)]
+            groups = [one.finals for one in index.series(final)]
             spread = _spread(groups, results, workload)
         try:
             needed = seeds_needed(difference, spread.sd, comparisons)

@@ -30,13 +30,13 @@ class Problem:
 
     Args:
         name: the workload, with the study where there are several.
-        workload: one of the study's subjects.
+        subject: that of the study.
         target: the score to reach; None if nothing says which.
         arms: what ran on it.
     """
 
     name: str
-    workload: str
+    subject: str
     target: float | None
     arms: Mapping[str, Series]
 
@@ -48,18 +48,18 @@ def problems(reports: Sequence[Report]) -> list[Problem]:
     """
     found = []
     for report in reports:
-        for workload in report.study.subjects:
-            arms = {one.arm.name: one for one in report.of(workload)}
+        for subject in report.study.subjects:
+            arms = {one.arm.name: one for one in report.of(subject)}
             if arms:
-                name = workload if len(reports) == 1 else f"{report.study.name}: {workload}"
-                found.append(Problem(name, workload, _target(report, workload), arms))
+                name = subject if len(reports) == 1 else f"{report.study.name}: {subject}"
+                found.append(Problem(name, subject, _target(report, subject), arms))
     return found
 
 
-def _target(report: Report, workload: str) -> float | None:
+def _target(report: Report, subject: str) -> float | None:
     if report.study.target is not None:
         return report.study.target
-    reference = report.reference(workload)
+    reference = report.reference(subject)
     reached = math.nan if reference is None else score(reference)
     return None if math.isnan(reached) else reached
 
@@ -116,7 +116,7 @@ def within(multiples: Sequence[float], factor: float) -> float:
 
 def tested(problem: Problem) -> dict[str, list[float]]:
     """The final scores of the arms that can be tested: with at least two runs, none of which diverged."""
-    scores = {arm: list(one.scores().values()) for arm, one in problem.arms.items() if not one.diverged}
+    scores = {arm: one.finals for arm, one in problem.arms.items() if not one.diverged}
     return {arm: values for arm, values in scores.items() if len(values) > 1}
 
 
@@ -131,7 +131,7 @@ def outcomes(found: Sequence[Problem]) -> dict[tuple[str, str], list[int]]:
         values = tested(one)
         for first, second in itertools.combinations(values, 2):
             pairs.append((values[first], values[second]))
-            names.append((first, second, sign(one.workload)))
+            names.append((first, second, sign(one.subject)))
     judged = family.judge_pairs(pairs)
     decided: dict[tuple[str, str], list[int]] = {}
     for (first, second, direction), told, difference in zip(names, judged.decided, judged.difference, strict=True):
@@ -186,7 +186,7 @@ def _profile(found: Sequence[Problem], titles: Mapping[str, str], unit: Unit) ->
         shares = [cells.number(within(multiples, factor)) for factor in _FACTORS]
         rows.append(Row(arm, [cells.text(titles[arm]), Cell(f"{reached} of {size}", reached), *shares]))
     goals = [
-        f"{one.name} {cells.short(one.target)} ({metric(one.workload).title})"
+        f"{one.name} {cells.short(one.target)} ({metric(one.subject).title})"
         for one in found
         if one.target is not None and (unit == "steps" or len(machines(one)) == 1)
     ]

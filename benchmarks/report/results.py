@@ -48,6 +48,11 @@ class Series:
         """The workload's metric after an epoch (-1: the last) by seed."""
         return self.at(epoch, lambda record: metrics.score(record, self.arm.config.workload, statistics))
 
+    @property
+    def finals(self) -> list[float]:
+        """The scores after the last epoch, of the runs that did not diverge."""
+        return list(self.scores().values())
+
     def time(self, value: Callable[[Cost], Number]) -> list[float]:
         """A timing of the runs' last records."""
         return list(self.at(-1, lambda record: value(record.time)).values())

@@ -49,7 +49,7 @@ def draw(report: Report, subject: str, styles: Mapping[str, Style]) -> Figure | 
     series, (suffix, where) = report.of(subject), looks.where(report, subject)
     workload, reference = series[0].arm.config.workload, report.reference(subject)
     sign, bounds = metrics.sign(workload), metrics.bounds(workload)
-    arms = [_Scored(one, summarize(list(one.scores().values()), bounds=bounds)) for one in series]
+    arms = [_Scored(one, summarize(one.finals, bounds=bounds)) for one in series]
     base = next((one for one in arms if one.series is reference), None)
     arms.sort(key=lambda one: -sign * one.summary.mean if one.summary.n else math.inf)
     scored = [one for one in arms if one.summary.n]

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.base.numbers import is_number
 from benchmarks.report import cells
 from benchmarks.report.figure import Figure
-from benchmarks.report.groups import Group, groups, measure, metric, score, sign, stem, where, workloads
+from benchmarks.report.groups import Group, groups, measure, metric, score, sign, stem, subjects, where
 from benchmarks.report.results import Report, Series
 from benchmarks.report.statistics import pooled_sd
 from benchmarks.report.table import Cell, Column, Row, Table
@@ -95,17 +95,17 @@ class Line:
     best: Series
 
 
-def lines(report: Report, workload: str) -> list[Line]:
+def lines(report: Report, subject: str) -> list[Line]:
     """The profiles of all entries with at least three learning rates."""
     found = []
     for group in groups(report):
-        if group.workload != workload:
+        if group.subject != subject:
             continue
         for partial, candidates in _by_partial(group.tried).items():
             by_lr: dict[float, list[Series]] = {}
             for one in candidates:
                 by_lr.setdefault(float(one.arm.config.hyper["lr"]), []).append(one)
-            merits = {lr: [sign(workload) * score(one) for one in some] for lr, some in sorted(by_lr.items())}
+            merits = {lr: [sign(subject) * score(one) for one in some] for lr, some in sorted(by_lr.items())}
             tops = {lr: max((m for m in some if not math.isnan(m)), default=math.nan) for lr, some in merits.items()}
             if len(tops) < _LEAST or all(map(math.isnan, tops.values())):
                 continue
@@ -169,13 +169,13 @@ def slope(found: Sequence[Line]) -> tuple[float, int]:
     return float(np.polyfit(p, rate, 1)[0]), len(known)
 
 
-def tolerances(found: Sequence[Line], workload: str) -> tuple[list[float], str]:
+def tolerances(found: Sequence[Line], subject: str) -> tuple[list[float], str]:
     """For each line how far from its best still counts as near-optimal, and where that comes from, in words."""
-    sd = pooled_sd([list(line.best.scores().values()) for line in found])
+    sd = pooled_sd([line.best.finals for line in found])
     if sd > 0:
         return [sd] * len(found), f"{sd:.3g}, the standard deviation over seeds, pooled over the best settings"
     tops = [line.profile.scores[line.profile.best] for line in found]
-    if metric(workload).percent:
+    if metric(subject).percent:
         return [_SHARE * (100 - top) for top in tops], "5 % of the best setting's error, for want of several seeds"
     return [_SHARE * abs(top) for top in tops], "5 % of the best setting's score, for want of several seeds"
 
@@ -200,18 +200,18 @@ _MOVES = (
 def tables(report: Report) -> list[Table]:
     """The sensitivity of each entry, and how the best learning rate moves with p where that is an axis."""
     found = []
-    for workload in workloads(report):
-        there = lines(report, workload)
+    for subject in subjects(report):
+        there = lines(report, subject)
         if there:
-            found.append(_sensitivity(report, workload, there))
+            found.append(_sensitivity(report, subject, there))
         moving = [line for line in there if line.partial is not None]
         if moving:
-            found.append(_moves(report, workload, moving))
+            found.append(_moves(report, subject, moving))
     return found
 
 
-def _sensitivity(report: Report, workload: str, there: Sequence[Line]) -> Table:
-    limits, source = tolerances(there, workload)
+def _sensitivity(report: Report, subject: str, there: Sequence[Line]) -> Table:
+    limits, source = tolerances(there, subject)
     rows = []
     for line, tolerance in zip(there, limits, strict=True):
         profile = line.profile
@@ -221,13 +221,13 @@ def _sensitivity(report: Report, workload: str, there: Sequence[Line]) -> Table:
             cells.text(line.title),
             cells.count(len(profile.lrs)),
             Cell(cells.short(lr), lr, "flagged" if profile.at_edge else ""),
-            cells.number(sign(workload) * top),
-            *(_beside(profile.at(lr * factor), top, sign(workload)) for factor in (0.5, 2)),
+            cells.number(sign(subject) * top),
+            *(_beside(profile.at(lr * factor), top, sign(subject)) for factor in (0.5, 2)),
             Cell(f"{'≥ ' * more}{cells.decimal(decades)}", decades),
         ]
         rows.append(Row(line.key, row))
     notes = [
-        f"Score: {measure(report, workload)} after the last epoch, the best over the other settings tried. Where these "
+        f"Score: {measure(report, subject)} after the last epoch, the best over the other settings tried. Where these "
         "were drawn anew for each learning rate, one that does worse than another farther from the best is left out. "
         "Best lr is set off where it is the smallest or largest tried: a better one may lie beyond.",
         "At lr / 2 and × 2: the score at half and twice the best learning rate, in brackets its change; interpolated "
@@ -236,8 +236,8 @@ def _sensitivity(report: Report, workload: str, there: Sequence[Line]) -> Table:
         f"Near-optimal: the decades of learning rate around the best (1 is a factor of 10) with a score within {source}"
         "; ≥ where the range reaches the end of what was tried.",
     ]
-    title = f"Sensitivity to the learning rate{where(report, workload)}"
-    return Table(stem("sensitivity", report, workload), title, _COLUMNS, rows, notes)
+    title = f"Sensitivity to the learning rate{where(report, subject)}"
+    return Table(stem("sensitivity", report, subject), title, _COLUMNS, rows, notes)
 
 
 def _beside(value: float | None, top: float, direction: int) -> Cell:
@@ -249,7 +249,7 @@ def _beside(value: float | None, top: float, direction: int) -> Cell:
     return cells.number(direction * value, suffix=f" ({change})")
 
 
-def _moves(report: Report, workload: str, there: Sequence[Line]) -> Table:
+def _moves(report: Report, subject: str, there: Sequence[Line]) -> Table:
     by_group: dict[str, list[Line]] = {}
     for line in there:
         by_group.setdefault(line.group.key, []).append(line)
@@ -270,8 +270,8 @@ def _moves(report: Report, workload: str, there: Sequence[Line]) -> Table:
         "falls tenfold from p to p + 1/8: the paper's small learning rate dilemma. Not more exact than the spacing of "
         "the learning rates tried. A best one at the end of those is not known, and does not count.",
     ]
-    title = f"Best learning rate against p{where(report, workload)}"
-    return Table(stem("best_lr_by_p", report, workload), title, _MOVES, rows, notes)
+    title = f"Best learning rate against p{where(report, subject)}"
+    return Table(stem("best_lr_by_p", report, subject), title, _MOVES, rows, notes)
 
 
 def figures(report: Report) -> list[Figure]:
@@ -279,8 +279,8 @@ def figures(report: Report) -> list[Figure]:
     import altair as alt
 
     found = []
-    for workload in workloads(report):
-        there = lines(report, workload)
+    for subject in subjects(report):
+        there = lines(report, subject)
         if not there:
             continue
         rows = [
@@ -288,7 +288,7 @@ def figures(report: Report) -> list[Figure]:
                 "optimizer": line.group.title,
                 "p": "as given" if line.partial is None else cells.short(line.partial),
                 "lr": lr,
-                "score": sign(workload) * value,
+                "score": sign(subject) * value,
             }
             for line in there
             for lr, value in zip(line.profile.lrs, line.profile.scores, strict=True)
@@ -299,7 +299,7 @@ def figures(report: Report) -> list[Figure]:
             .mark_line(point=True)
             .encode(
                 x=alt.X("lr:Q", title="learning rate", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=5)),
-                y=alt.Y("score:Q", title=measure(report, workload), scale=alt.Scale(zero=False)),
+                y=alt.Y("score:Q", title=measure(report, subject), scale=alt.Scale(zero=False)),
                 color=alt.Color("optimizer:N", title=None, sort=None),
                 tooltip=["optimizer:N", "p:N", "lr:Q", alt.Tooltip("score:Q", format=".2f")],
             )
@@ -320,10 +320,10 @@ def figures(report: Report) -> list[Figure]:
         bests = [f"{line.title} {line.profile.lrs[line.profile.best]:g}" for line in there]
         found.append(
             Figure(
-                stem("sensitivity", report, workload),
-                f"The final score against the learning rate{where(report, workload)}, at the best of the other "
+                stem("sensitivity", report, subject),
+                f"The final score against the learning rate{where(report, subject)}, at the best of the other "
                 "settings tried; a point that diverged is not drawn.",
-                f"Best learning rates for {measure(report, workload)}: {'; '.join(bests)}.",
+                f"Best learning rates for {measure(report, subject)}: {'; '.join(bests)}.",
                 chart,
             )
         )

@@ -61,7 +61,7 @@ def results(series: Sequence[Series], where: str = "") -> Table:
     ]
     rows = []
     for one in series:
-        final = summarize(list(one.scores().values()), bounds=metrics.bounds(workload))
+        final = summarize(one.finals, bounds=metrics.bounds(workload))
         row = [*_who(one), _runs(one), cells.count(one.diverged)]
         row += [*cells.spread(final), *cells.interval(final.low, final.high), *_best(one)]
         for kind in statistics:

@@ -82,8 +82,8 @@ def judge(report: Report, subject: str) -> Verdicts:
         return Verdicts(subject, base, (), obstacle)
     workload = base.arm.config.workload
     same = [one.arm.config == base.arm.config for one in others]
-    scores = [[] if again else list(one.scores().values()) for one, again in zip(others, same, strict=True)]
-    reference = list(base.scores().values())
+    scores = [[] if again else one.finals for one, again in zip(others, same, strict=True)]
+    reference = base.finals
     found = family.judge(scores, reference)
     tests = sum(not math.isnan(p) for p in found.p)
     least, most = metrics.bounds(workload)
@@ -209,11 +209,11 @@ def _leader(series: Sequence[Series]) -> str:
     if not sound:
         return "Best: not decided. Every arm has a run that diverged."
     sign = metrics.sign(sound[0].arm.config.workload)
-    leader = max(sound, key=lambda one: sign * summarize(list(one.scores().values())).mean)
+    leader = max(sound, key=lambda one: sign * summarize(one.finals).mean)
     others = [one for one in series if one is not leader and one.scores()]
     if not others:
         return "Best: not decided. There is no other arm with a result."
-    found = family.judge([list(one.scores().values()) for one in others], list(leader.scores().values()))
+    found = family.judge([one.finals for one in others], leader.finals)
     near = [
         one.arm.title
         for one, decided, difference in zip(others, found.decided, found.difference, strict=True)

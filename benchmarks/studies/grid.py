@@ -259,8 +259,9 @@ class _Maker:
                 foreign.check_call(generated, references.load(generated), given, where(table))
         named = {**values, "workload": reference}
         options = {} if "model" in values else options
-        tried: list[tuple[Names, dict[str, Any]]] = [(("workload",), {})]
-        for path, given in tried + [(("workload_options", key), {key: value}) for key, value in options.items()]:
+        tried: dict[Names, dict[str, Any]] = {("workload",): {}}
+        tried |= {("workload_options", key): {key: value} for key, value in options.items()}
+        for path, given in tried.items():
             config = RunConfig(**{**named, "workload_options": given, "optimizer": "", "hyper": {}, "epochs": 1})
             try:
                 sources.source(workloads.of(config), config)
