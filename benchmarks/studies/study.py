@@ -227,7 +227,7 @@ def _told_apart(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms with their labels behind those titles that others on the same subject have as well."""
 
     def title(arm: Arm) -> tuple[str, str]:
-        return arm.config.subject, arm.entry if arm.tuned else arm.title
+        return arm.config.subject, " ".join((arm.entry if arm.tuned else arm.title).split())  # as it is read
 
     counts = Counter(map(title, arms))
     return tuple(

@@ -278,3 +278,13 @@ def test_a_headline_counts_the_diverged_arms_that_it_does_not_name(tmp_path, res
     said = verdicts.headline(collect(study, results))
     assert said.count("diverged in 3 of 3 runs") == 3
     assert said.endswith("; so did 2 more.")
+
+
+def test_titles_that_look_alike_are_told_apart(tmp_path):
+    """A space more is not to be seen in a table."""
+    study = load(
+        tmp_path,
+        THREE.replace('optimizer = ["sgd", "adam", "padam"]', 'optimizer = "sgd"\ntitle = "A"')
+        + '[[runs]]\noptimizer = "adam"\ntitle = "A "\n',
+    )
+    assert [arm.title.split()[-1] for arm in study.arms] == ["[sgd]", "[adam]"]
