@@ -201,7 +201,9 @@ def _frame(path: Path, content: bytes) -> tuple[Head, End]:
     if (head.format > 1 or end.sha256) and hashlib.sha256(content[:cut]).hexdigest() != end.sha256:
         raise ValueError("it has been changed since it was written: its checksum differs")
     last = _LINES.decode(content[: cut - 1].rpartition(b"\n")[2])
-    if end.status != ("diverged" if isinstance(last, Epoch) and last.diverged else "done"):
+    if not isinstance(last, Epoch):
+        raise ValueError("it has no epochs")
+    if end.status != ("diverged" if last.diverged else "done"):
         raise ValueError(f"its status {end.status!r} is not that of its last epoch")
     name = identity(head.config, head.fingerprint)
     if head.identity not in ("", name):

@@ -1,8 +1,10 @@
 """What a report says of one study, or of several together: as a section of the page, in Markdown, and as files."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from benchmarks.report import charts, compared, drawing, export, palette, published, tables, underway, verdicts
 from benchmarks.report.drawing import Drawing
@@ -11,6 +13,9 @@ from benchmarks.report.page import Arm, Section
 from benchmarks.report.palette import Style
 from benchmarks.report.results import Report, Series
 from benchmarks.report.table import Table
+
+Part = TypeVar("Part", Table, Figure)
+_LONGEST = 150  # bytes of a name; file systems end at 255, with the folder and the suffix aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +122,7 @@ def of_study(report: Report, unfinished: Sequence[Series], styles: Mapping[str, 
     found = tables.build(report)
     found += [underway.table(unfinished)] if unfinished else []
     figures = [*charts.draw(report, styles, series[len(report.series) :], points), *compared.figures(report)]
+    found, figures = _named(found), _named(figures)
     keys = {one.arm.title: palette.key(one) for one in reversed(series)}
     keys |= {name: palette.key(one) for one in series for name in (one.arm.label, palette.key(one))}
     return Chapter(
@@ -138,6 +144,20 @@ def of_study(report: Report, unfinished: Sequence[Series], styles: Mapping[str, 
     )
 
 
+def _named(parts: Sequence[Part]) -> list[Part]:
+    """Tables or figures under names that are theirs alone and short enough for a file: subjects give long ones."""
+    taken: set[str] = set()
+    named = []
+    for one in parts:
+        short = one.name.encode()[:_LONGEST].decode(errors="ignore")
+        name = next(
+            name for count in itertools.count(1) if (name := f"{short}_{count}" if count > 1 else short) not in taken
+        )
+        taken.add(name)
+        named.append(dataclasses.replace(one, name=name))
+    return named
+
+
 def _settings(one: Series) -> str:
     """The hyperparameters of an arm."""
     return ", ".join(f"{name} {value}" for name, value in one.arm.config.hyper.items())
@@ -148,8 +168,11 @@ def of_all(reports: Sequence[Report], chapters: Sequence[Chapter]) -> Chapter | 
     found, figures = compared.overall(reports)
     if not found:
         return None
+    name = "overall"
+    while name in [chapter.name for chapter in chapters]:
+        name = f"{name}-studies"
     return Chapter(
-        "overall",
+        name,
         "All studies together",
         tables=found,
         figures=figures,

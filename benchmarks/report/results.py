@@ -28,8 +28,13 @@ class Series:
 
     @property
     def sound(self) -> Mapping[int, Result]:
-        """The runs that did not diverge."""
-        return {seed: run for seed, run in self.runs.items() if not run.diverged}
+        """The runs that did not diverge, up to and including what their last step has left."""
+        workload = self.arm.config.workload
+        return {
+            seed: run
+            for seed, run in self.runs.items()
+            if not run.diverged and metrics.judged(run.epochs[-1], workload)
+        }
 
     @property
     def diverged(self) -> int:

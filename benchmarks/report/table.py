@@ -115,8 +115,14 @@ class Table:
         from tabulate import tabulate
 
         align = ["left", *["right"] * (len(self.headers) - 1)]
-        body = tabulate(self.texts, self.headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+        texts = [[_one_cell(text) for text in row] for row in self.texts]
+        body = tabulate(texts, self.headers, tablefmt="pipe", disable_numparse=True, colalign=align)
         return "\n\n".join([f"### {self.title}", body, *self.notes]) + "\n"
+
+
+def _one_cell(text: str) -> str:
+    """The text without what would end its cell or its row, and so put numbers under the headings of others."""
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def slug(text: str) -> str:

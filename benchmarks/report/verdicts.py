@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from benchmarks.report import cells, family
 from benchmarks.report.power import smallest_detectable
 from benchmarks.report.results import Report, Series, mixture
@@ -94,8 +96,7 @@ def judge(report: Report, subject: str) -> Verdicts:
         own = summarize(scores[i])
         test = Comparison(
             float(found.difference[i]),
-            max(-widest, float(found.low[i])),
-            min(widest, float(found.high[i])),
+            *(float(end) for end in np.clip([found.low[i], found.high[i]], -widest, widest)),  # NaN stays NaN
             float(found.p[i]),
         )
         smallest = smallest_detectable((own.sd, spread.sd), (own.n, spread.n), max(1, tests))
@@ -256,7 +257,10 @@ def _sentence(report: Report, verdicts: Verdicts, series: Sequence[Series]) -> s
         parts.append("nothing else is told apart")
     if open_ and not better:
         parts.append(_finds(open_, unit))
-    parts += [f"{one.series.arm.title} diverged in {_share(one.series)}" for one in verdicts.of("diverged")[:_NAMED]]
+    diverged = verdicts.of("diverged")
+    parts += [f"{one.series.arm.title} diverged in {_share(one.series)}" for one in diverged[:_NAMED]]
+    if len(diverged) > _NAMED:
+        parts.append(f"so did {len(diverged) - _NAMED} more")
     if base.diverged:
         parts.append(f"{base.arm.title}, the reference, diverged in {_share(base)} and is compared by the others")
     return _closed([*parts, *ends])

@@ -222,12 +222,13 @@ def _check_entries(arms: Sequence[Arm], tuning: Tuning, reference: str | None) -
 
 def _told_apart(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms with their labels behind those titles that others on the same subject have as well."""
-    counts = Counter((arm.config.subject, arm.title) for arm in arms)
+
+    def title(arm: Arm) -> tuple[str, str]:
+        return arm.config.subject, " ".join(arm.title.split())  # as it is read
+
+    counts = Counter(map(title, arms))
     return tuple(
-        dataclasses.replace(arm, title=f"{arm.title} [{arm.name}]")
-        if counts[arm.config.subject, arm.title] > 1
-        else arm
-        for arm in arms
+        dataclasses.replace(arm, title=f"{arm.title} [{arm.name}]") if counts[title(arm)] > 1 else arm for arm in arms
     )
 
 

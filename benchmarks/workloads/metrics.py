@@ -40,6 +40,14 @@ def score(record: Epoch, workload: str, statistics: str = "running") -> float:
     return number(record.test.of(statistics).get(metric(workload)))
 
 
+def judged(record: Epoch, workload: str) -> bool:
+    """Whether the model had a finite score and, where it is recorded, a finite loss on what was held out.
+
+    A step that ruins the weights shows in no training loss before the next one, and of the last there is no next.
+    """
+    return not math.isnan(score(record, workload)) and record.test.running.get("loss", 0.0) is not None
+
+
 def best(epochs: Sequence[Epoch], workload: str, statistics: str = "running") -> tuple[int, float]:
     """The epoch of the best score, and the score; (0, NaN) where there is none."""
     scores = [(i + 1, score(record, workload, statistics)) for i, record in enumerate(epochs)]

@@ -7,7 +7,7 @@ from stored import ENVIRONMENT, HEAD, diverged, fill, load, records
 
 from benchmarks import studies
 from benchmarks.base.store import Store
-from benchmarks.report import costs, documented, published, tables
+from benchmarks.report import costs, documented, published, tables, write
 from benchmarks.report.results import collect
 
 STUDY = HEAD.replace("[run]", "target = 80.0\n[run]") + '[[runs]]\noptimizer = ["sgd", "adam", "padam"]\n'
@@ -187,3 +187,38 @@ def test_runs_that_never_ended_sound(tmp_path, results):
     found = built(study, results)
     assert found["results"].cell("adam", "final_mean").value is None
     assert found["against_reference"].cell("adam", "verdict").text == "not compared"
+
+
+def test_no_table_takes_the_file_of_another(tmp_path, results):
+    """Subjects that differ in signs alone have files of their own, and one with a long name can be reported on."""
+    study = load(tmp_path, STUDY)
+    arms = [
+        dataclasses.replace(
+            arm, label=f"{arm.label}{i}", config=dataclasses.replace(arm.config, data="own:data", data_options=options)
+        )
+        for i, options in enumerate([{"shift": 5}, {"shift": -5}, {"path": "long/" * 60}])
+        for arm in study.arms
+    ]
+    study = dataclasses.replace(study, arms=tuple(arms), reference=None)
+    fill(study.runs(), results, lambda run: 90.0 + run.config.seed)
+    _, written = write([study], results, tmp_path / "report")
+    assert len({table.name for table in written}) == len(written)
+    assert all((tmp_path / "report" / "study" / f"{table.name}.csv").exists() for table in written)
+
+
+def test_a_study_may_be_called_overall(tmp_path, results):
+    """What is said of all studies together is written beside it, not over it."""
+    found = [load(tmp_path, STUDY, name) for name in ("overall", "other")]
+    fill(found[0].runs(), results, SCORES)
+    write(found, results, tmp_path / "report")
+    assert "Three & more" in (tmp_path / "report" / "overall.md").read_text()
+    assert "All studies together" in (tmp_path / "report" / "overall-studies.md").read_text()
+
+
+def test_a_title_stays_in_its_cell(tmp_path, results):
+    """A bar or a new line in a title would put the numbers under the headings of others."""
+    study = load(tmp_path, HEAD + '[[runs]]\noptimizer = "sgd"\ntitle = "a | b\\nc"\n')
+    fill(study.runs(), results, SCORES)
+    lines = built(study, results)["results"].markdown().splitlines()
+    assert lines[4].startswith(r"| a \| b c ")
+    assert len({line.replace(r"\|", "").count("|") for line in lines[2:5]}) == 1

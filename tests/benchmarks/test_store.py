@@ -169,3 +169,14 @@ def test_a_file_of_the_first_format_under_another_configuration_is_not_believed(
     (source, *_) = FORMAT1.glob("*.jsonl")
     (store.root / source.name).write_text(source.read_text().replace('"max_steps": 3', '"max_steps": 0'))
     assert "its identity is not that of its configuration" in store.scan()[1][0].reason
+
+
+def test_a_file_without_epochs_is_not_believed(store):
+    """One of the first format, which nothing seals, cut down to its first and last line."""
+    source = sorted(FORMAT1.glob("*.jsonl"))[0]
+    first, *_, last = source.read_text().splitlines()
+    store.prepare()
+    (store.root / source.name).write_text(f"{first}\n{last}\n")
+    assert [one.reason for one in store.scan()[1]] == [
+        "is not a run of this benchmark (it has no epochs); it is passed over"
+    ]

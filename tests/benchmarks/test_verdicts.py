@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import msgspec
 import pytest
 from stored import ENVIRONMENT, HEAD, fill, load, records
 
 from benchmarks import session
+from benchmarks.base.records import Evaluation
 from benchmarks.base.store import Store
 from benchmarks.report import tables, verdicts
 from benchmarks.report.results import collect
@@ -245,3 +247,49 @@ def test_a_divergence_can_only_count_against(tmp_path, results, sgd, adam, padam
     assert tuple(table.cell(label, "verdict").text for label in ("adam", "padam")) == words
     assert "diverged" in headline(report)
     assert "diverged" in " ".join(table.notes)
+
+
+def test_what_the_last_step_has_ruined_is_no_result(tmp_path, results):
+    """Its training loss was finite to the end; the run diverged all the same, and the others do not stand for it."""
+    study = load(tmp_path, THREE)
+    scores = {"sgd": (90.0, 90.2, 90.4), "adam": (95.0, 95.1, 95.2), "padam": (95.0, 95.1, 95.2)}
+    fill(study.runs(), results, scores)
+    for arm, ruined in ((study.arms[1], {"top1": None}), (study.arms[2], {"top1": 9.7, "loss": None})):
+        last = msgspec.structs.replace(records(70.0, 1.0)[-1], test=Evaluation(ruined))
+        results.write(dataclasses.replace(arm.config, seed=2), "data", ENVIRONMENT, [*records(70.0), last])
+    report = collect(study, results)
+    for label in ("adam", "padam"):
+        assert against(report).cell(label, "verdict").text == "diverged"
+        assert tables.build(report)[0].cell(label, "runs").text == "3 (1 diverged)"
+    assert "Adam diverged in 1 of 3 runs" in verdicts.headline(report)
+
+
+def test_no_interval_where_there_is_no_spread(tmp_path, results):
+    """One run, or equal ones, have no interval; the whole range is not theirs."""
+    study = load(tmp_path, THREE.replace('"padam"]', '"padam", "adamw"]'))
+    scores = {"sgd": (100.0,) * 3, "adam": (50.0,) * 3, "padam": (90.0, 90.1, 90.2), "adamw": (None,) * 3}
+    fill(study.runs(), results, scores)
+    table = against(collect(study, results))
+    for label in ("adam", "adamw"):
+        assert table.cell(label, "interval_low").text == "–"
+        assert table.cell(label, "interval_high").value is None
+    assert table.cell("padam", "interval_low").text.startswith("[")
+
+
+def test_a_headline_counts_the_diverged_arms_that_it_does_not_name(tmp_path, results):
+    """Five of six are not three."""
+    study = load(tmp_path, HEAD + '[[runs]]\noptimizer = ["sgd", "adam", "padam", "adamw", "radam", "nadam"]\n')
+    fill(study.runs(), results, lambda run: 90.0 + run.config.seed if run.config.optimizer == "sgd" else None)
+    said = verdicts.headline(collect(study, results))
+    assert said.count("diverged in 3 of 3 runs") == 3
+    assert said.endswith("; so did 2 more.")
+
+
+def test_titles_that_look_alike_are_told_apart(tmp_path):
+    """A space more is not to be seen in a table."""
+    study = load(
+        tmp_path,
+        THREE.replace('optimizer = ["sgd", "adam", "padam"]', 'optimizer = "sgd"\ntitle = "A"')
+        + '[[runs]]\noptimizer = "adam"\ntitle = "A "\n',
+    )
+    assert [arm.title.split()[-1] for arm in study.arms] == ["[sgd]", "[adam]"]
