@@ -126,6 +126,8 @@ class _Stages:
         distributed.agreed(self.store.prepare)
         self._stop = Stop(self.settings.budget, self.say)
         self._outcome = outcome = Outcome()
+        for reason in self.study.left_out:
+            self._tell(f"left out: {reason}")
         self._make(self.study.runs(self.seeds))
         if self.study.tuning is not None and not outcome.left and not (outcome.failed and distributed.active()):
             self._make(distributed.agreed(self._final_runs))

@@ -216,7 +216,12 @@ def collect(study: Study, store: Store) -> Report:
 def _report(study: Study, index: Index) -> Report:
     series = index.series(study.arms, study.seeds)
     missing = sum(1 for one in series for seed in study.seeds if seed not in one.runs)
-    return Report(study, tuple(one for one in series if one.runs), missing, notes=tuple(dict.fromkeys(index.notes)))
+    return Report(
+        study,
+        tuple(one for one in series if one.runs),
+        missing,
+        notes=tuple(dict.fromkeys([*study.left_out, *index.notes])),
+    )
 
 
 def _not_believed(skipped: Iterable[Skipped]) -> list[str]:

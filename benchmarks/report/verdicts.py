@@ -96,7 +96,8 @@ def judge(report: Report, subject: str) -> Verdicts:
         own = summarize(scores[i])
         test = Comparison(
             float(found.difference[i]),
-            *(float(end) for end in np.clip([found.low[i], found.high[i]], -widest, widest)),  # NaN stays NaN
+            float(np.clip(found.low[i], -widest, widest)),
+            float(np.clip(found.high[i], -widest, widest)),
             float(found.p[i]),
         )
         smallest = smallest_detectable((own.sd, spread.sd), (own.n, spread.n), max(1, tests))

@@ -18,7 +18,7 @@ from benchmarks.base.references import is_reference
 from benchmarks.studies import foreign, schema, spaces
 from benchmarks.studies.schema import Place
 from benchmarks.studies.study import Arm, StudyError, Tuning
-from benchmarks.training import optimizers, settings
+from benchmarks.training import catalogue, optimizers, settings
 from benchmarks.training.optimizers import OptimizerError
 from benchmarks.workloads import sources
 
@@ -101,10 +101,24 @@ def expand(source: Source, tuning: Tuning | None) -> list[Arm]:
     make = _Maker(source, tuning)
     arms = []
     for subject in itertools.product(*subjects.values()):
+        if _missing({**fields, **{path[-1]: value for path, value in zip(subjects, subject, strict=True)}}):
+            continue
         for setting in settings:
             values = {**dict(zip(subjects, subject, strict=True)), **setting}
             arms.append(make.arm(_placed(fields, values), {path: setting[path] for path in varied}))
     return arms
+
+
+def left_out(source: Source) -> list[str]:
+    """Why this torch cannot build some of an entry's optimizers, which have no arms then."""
+    names = source.fields().get("optimizer")
+    reasons = [_missing({"optimizer": name}) for name in (names if isinstance(names, list) else [names])]
+    return [reason for reason in reasons if reason]
+
+
+def _missing(fields: Mapping[str, Any]) -> str:
+    entry = catalogue.REGISTRY.get(str(fields.get("optimizer")))
+    return entry.missing if entry is not None else ""
 
 
 def _values(fields: Mapping[str, Any]) -> list[tuple[Names, Any]]:

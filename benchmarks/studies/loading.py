@@ -132,8 +132,11 @@ def _study(name: str, layers: Layers) -> Study:
     folders = [path.parent for path in layers.files if path.parent != DIRECTORY]
     arms: list[Arm] = []
     places: dict[str, Place] = {}
+    left_out: list[str] = []
     for entry, place in layers.entries:
-        for arm in grid.expand(grid.Source(entry, place, layers.shared, folders), tuning):
+        source = grid.Source(entry, place, layers.shared, folders)
+        left_out += grid.left_out(source)
+        for arm in grid.expand(source, tuning):
             label = f"{arm.config.workload}/{arm.label}"
             if label in places:
                 text = f"two runs have the label {arm.label!r}: give one of them another `label`"
@@ -163,6 +166,7 @@ def _study(name: str, layers: Layers) -> Study:
             figures=tuple(said.get("figures", ())),
             threads=said.get("threads"),
             tuning=tuning,
+            left_out=tuple(left_out),
         )
     except StudyError as error:  # about several runs, or the reference among them
         about_reference = str(error).startswith("reference ") and "reference" in layers.keys

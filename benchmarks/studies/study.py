@@ -123,6 +123,7 @@ class Study:
         figures: the quantities drawn over the epochs, one row of panels each.
         threads: CPU threads of each run; None leaves torch's choice.
         tuning: how to choose among the arms, or None if all of them are the study.
+        left_out: optimizers that its file names and this torch cannot build, and why.
 
     Raises:
         StudyError: two arms are one by label or configuration, or the reference is several.
@@ -138,6 +139,7 @@ class Study:
     figures: tuple[str, ...] = ()
     threads: int | None = None
     tuning: Tuning | None = None
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_labels(self.arms)

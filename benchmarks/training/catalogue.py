@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -19,6 +20,11 @@ class OptimizerError(BenchmarkError, ValueError):
     """An optimizer, preset or hyperparameter that does not exist, or a value that it does not take."""
 
 
+def _release(version: str) -> tuple[int, ...]:
+    """The major and minor number of a version."""
+    return tuple(int(part) for part in version.split(".")[:2] if part)
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """An optimizer under test.
@@ -29,6 +35,7 @@ class Entry:
         reference: the class built, as ``"module:class"``.
         fixed: the arguments that make it what its name says.
         family: whether it belongs to `partial_adaptive`.
+        since: the first torch that has it, e.g. ``"2.9"``; "" for all.
     """
 
     name: str
@@ -36,6 +43,15 @@ class Entry:
     reference: str
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     family: bool = False
+    since: str = ""
+
+    @property
+    def missing(self) -> str:
+        """Why this torch cannot build it; "" if it can."""
+        here = importlib.metadata.version("torch")
+        if _release(here) >= _release(self.since):
+            return ""
+        return f"{self.name} needs torch {self.since}, this is {here}"
 
     @property
     def foreign(self) -> bool:
@@ -105,7 +121,7 @@ _BASELINES = (
     Entry("adagrad", "Adagrad", "torch.optim:Adagrad"),
     Entry("adamax", "Adamax", "torch.optim:Adamax"),
     Entry("adadelta", "Adadelta", "torch.optim:Adadelta"),
-    Entry("muon", "Muon (matrices), AdamW (rest)", "benchmarks.training.muon:MuonAndAdamW"),
+    Entry("muon", "Muon (matrices), AdamW (rest)", "benchmarks.training.muon:MuonAndAdamW", since="2.9"),
 )
 _FAMILY = (
     ("padam", "Padam"),

@@ -45,12 +45,24 @@ def test_every_study_of_the_benchmark_loads(name):
 
 
 def test_quick_has_every_optimizer_and_three_seeds():
-    """`make bench` compares everything there is."""
+    """`make bench` compares everything there is in this torch."""
     from benchmarks.training.optimizers import REGISTRY
 
     study = studies.load("quick")
-    assert {arm.config.optimizer for arm in study.arms} == set(REGISTRY)
+    assert {arm.config.optimizer for arm in study.arms} == {name for name in REGISTRY if not REGISTRY[name].missing}
+    assert len(study.left_out) == sum(bool(entry.missing) for entry in REGISTRY.values())
     assert len(study.seeds) >= 3
+
+
+def test_what_an_older_torch_does_not_have_is_left_out(monkeypatch):
+    """With its reason, and the rest of the study is as it was."""
+    from benchmarks.training import catalogue
+
+    whole = studies.load("quick")
+    monkeypatch.setattr(catalogue.importlib.metadata, "version", lambda name: "2.8.1+cpu")
+    study = studies.load("quick")
+    assert study.left_out == ("muon needs torch 2.9, this is 2.8.1+cpu",)
+    assert [arm for arm in whole.arms if arm.label != "muon"] == list(study.arms)
 
 
 def test_table_1_is_the_papers_protocol():
