@@ -1,5 +1,6 @@
 """Where a run was made: sources, versions, device, commit and command, for its record and the report."""
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
@@ -21,6 +22,9 @@ from benchmarks.base import distributed
 ROOT = Path(__file__).resolve().parent.parent.parent
 WINGS = ("base", "training", "workloads")
 """The wings of the benchmark on which the result of a run depends."""
+
+_CODE = (".py", ".in")
+_APART = frozenset({*sys.stdlib_module_names, "benchmarks", "partial_adaptive"})  # told by other fields of a record
 
 
 class Provenance(NamedTuple):
@@ -114,21 +118,72 @@ def sources() -> str:
 
 @functools.cache
 def version(module: str) -> str:
-    """The version of the distribution that a module came with, or else twelve digits for its sources."""
+    """The version of the distribution that a module came with, or else twelve digits for its sources.
+
+    One that is installed in editable form changes without its version, so that it has both. To the sources of a module
+    belong those of the modules beside it that it imports.
+    """
     root = module.partition(".")[0]
-    distributions = importlib.metadata.packages_distributions().get(root, [])
-    if distributions:
-        return importlib.metadata.version(distributions[0])
+    distribution = _distribution(root)
+    if distribution is not None and not _editable(distribution):
+        return distribution.version
     digest = hashlib.sha256()
-    _update(digest, _package(root))
-    return digest.hexdigest()[:12]
+    for place in _with_imports(root):
+        _update(digest, place)
+    return f"{distribution.version}+{digest.hexdigest()[:12]}" if distribution else digest.hexdigest()[:12]
+
+
+@functools.cache
+def _distribution(root: str) -> importlib.metadata.Distribution | None:
+    """The installed distribution that a module came with; None where it came with none."""
+    names = importlib.metadata.packages_distributions().get(root, [])
+    return importlib.metadata.distribution(names[0]) if names else None
+
+
+def _editable(distribution: importlib.metadata.Distribution) -> bool:
+    """Whether its code lies where somebody works on it."""
+    text = distribution.read_text("direct_url.json")
+    return text is not None and bool(json.loads(text).get("dir_info", {}).get("editable"))
+
+
+def _with_imports(root: str) -> list[Path]:
+    """The file or folder of a module, and those in the same folder that it imports, or that these do."""
+    found = {root: _package(root)}
+    waiting = [root]
+    while waiting:
+        place = found[waiting.pop()]
+        for name in sorted(_imported(place)):
+            if name in found or name in _APART or _distribution(name) is not None:
+                continue
+            for beside in (place.parent / f"{name}.py", place.parent / name / "__init__.py"):
+                if beside.is_file():
+                    found[name] = beside.parent if beside.name == "__init__.py" else beside
+                    waiting.append(name)
+    return list(found.values())
+
+
+def _imported(place: Path) -> set[str]:
+    """The modules that a source file, or all below a folder, name in their imports, up to the first dot."""
+    found: set[str] = set()
+    for path in _sources(place):
+        for node in ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ():
+            if isinstance(node, ast.Import):
+                found |= {one.name.partition(".")[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
 
 
 def _update(digest: Any, place: Path) -> None:
     """Feed a source file, or all below a folder, by name and content."""
-    for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+    for path in _sources(place):
         digest.update(str(path.relative_to(place.parent)).encode())
         digest.update(path.read_bytes())
+
+
+def _sources(place: Path) -> list[Path]:
+    """A source file, or all below a folder, templates of code included."""
+    return [place] if place.is_file() else sorted(path for path in place.rglob("*.*") if path.suffix in _CODE)
 
 
 def _package(name: str) -> Path:

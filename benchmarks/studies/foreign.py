@@ -35,14 +35,22 @@ def load(name: str, folders: Sequence[Path], place: Place) -> Callable[..., Any]
     try:
         found = references.load(name)
     except BenchmarkError as error:
+        _check_origin(name, folders, place)
         raise place.error(str(error)) from error
+    _check_origin(name, folders, place)
+    return found  # type: ignore[no-any-return]  # what it is, the caller asks
+
+
+def _check_origin(name: str, folders: Sequence[Path], place: Place) -> None:
+    """Raise `StudyError` if the module of `name` is another one than that beside the study."""
     root = name.partition(":")[0].partition(".")[0]
+    if root not in sys.modules:
+        return
     origin = Path(getattr(sys.modules[root], "__file__", None) or "")
     for folder in folders:
         for beside in (folder / f"{root}.py", folder / root / "__init__.py"):
             if beside.is_file() and beside.resolve() != origin.resolve():
                 raise place.error(f"{name!r}: module {root!r} is {origin}; rename the one beside the study")
-    return found  # type: ignore[no-any-return]  # what it is, the caller asks
 
 
 def check_call(name: str, called: Callable[..., Any], options: Mapping[str, Any], place: Place) -> None:

@@ -1,5 +1,6 @@
 """Whether the settings of a run go together: checked before anything is loaded or trained."""
 
+import json
 import math
 from typing import Any
 
@@ -22,12 +23,19 @@ def check(config: RunConfig) -> None:
     The optimizer's own hyperparameters, its groups' and all values that schedules give them are tried on it.
     """
     for name, allowed, fits in (
+        ("epochs", "at least 1", config.epochs >= 1),
+        ("batch_size", "at least 1", config.batch_size >= 1),
         ("clip_norm", "a finite number > 0, or 0 for no clipping", 0 <= config.clip_norm < math.inf),
         ("label_smoothing", "in [0, 1)", 0 <= config.label_smoothing < 1),
         ("ema", "in [0, 1), 0 for none", 0 <= config.ema < 1),
     ):
         if not fits:
             raise SettingError(f"{name} must be {allowed}, got {getattr(config, name)!r}")
+    for name, value in config.to_dict().items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:  # nor could its record be found again
+            raise SettingError(f"{name} must have finite numbers alone, got {value!r}") from error
     task = of(config).task
     if config.label_smoothing and task not in SMOOTHED:
         raise SettingError(f"label_smoothing is for {' and '.join(SMOOTHED)}, and {config.workload} is {task}")

@@ -88,11 +88,15 @@ def test_what_is_wrong_with_it_is_said(load, entry, message):
     assert f"study own.toml: [[runs]][0].{message}" in str(error.value)
 
 
-def test_a_hidden_file_is_an_error(load, tmp_path):
-    """What is installed comes first; a file of the same name beside the study would silently not be the one used."""
-    (tmp_path / "colorsys.py").write_text("def rgb_to_hsv(): ...")
-    with pytest.raises(StudyError, match=r"optimizer: 'colorsys:rgb_to_hsv': module 'colorsys' is .*; rename"):
-        load('optimizer = "colorsys:rgb_to_hsv"')
+@pytest.mark.parametrize("name", ["colorsys:rgb_to_hsv", "colorsys:Own"])
+def test_a_hidden_file_is_an_error(load, tmp_path, name):
+    """What is installed comes first; the file of the same name beside the study would silently not be the one used.
+
+    Where the installed one has no such object, that is why.
+    """
+    (tmp_path / "colorsys.py").write_text("def rgb_to_hsv(): ...\nclass Own: ...\n")
+    with pytest.raises(StudyError, match=rf"optimizer: '{name}': module 'colorsys' is .*; rename"):
+        load(f'optimizer = "{name}"')
 
 
 def test_two_folders_with_one_name_are_an_error(load, tmp_path):

@@ -1,11 +1,14 @@
 """Versions of the code: one is chosen, a mixture is named, two are compared, and what is no run is listed."""
 
+import importlib
+import json
 import os
 
 import pytest
 from stored import HEAD, fill, load
 
 from benchmarks import cli
+from benchmarks.base import environment
 from benchmarks.base.store import Store
 from benchmarks.report import compare, tables
 from benchmarks.report.compare import VersionError
@@ -122,3 +125,63 @@ def test_versions_must_differ(study, results):
     fill(study.runs(), results, scored(90.0), **NEW)
     with pytest.raises(VersionError, match="runs in common"):
         compare.compare(study, results, "c1", "c")
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A folder whose modules can be imported, and what asks for the version of one anew."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def version(module):
+        environment.version.cache_clear()
+        importlib.invalidate_caches()
+        return environment.version(module)
+
+    return tmp_path, version
+
+
+def test_a_module_changes_with_those_that_it_imports(beside):
+    """What a study brings along is often several files; a changed one is other code, a stranger beside them is not."""
+    folder, version = beside
+    (folder / "brought.py").write_text("import helping\nimport json\n")
+    (folder / "helping.py").write_text("from deeper.part import F\nimport brought\n")
+    (folder / "deeper").mkdir()
+    for name in ("__init__", "part"):
+        (folder / "deeper" / f"{name}.py").write_text("F = 1\n")
+    first = version("brought")
+    (folder / "stranger.py").write_text("F = 1\n")
+    assert version("brought") == first
+    (folder / "deeper" / "part.py").write_text("F = 2\n")
+    second = version("brought")
+    (folder / "helping.py").write_text("from deeper.part import F\n")
+    assert len({first, second, version("brought")}) == 3
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_what_is_installed_to_be_worked_on_changes_without_its_version(beside, editable):
+    """An editable distribution keeps its number while its code changes; others do not change."""
+    folder, version = beside
+    name = f"worked_on_{editable}".lower()  # distributions are looked up once
+    (folder / f"{name}.py").write_text("F = 1\n")
+    info = folder / f"{name}-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+    (info / "top_level.txt").write_text(f"{name}\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": "file:///x", "dir_info": {"editable": editable}}))
+    first = version(name)
+    (folder / f"{name}.py").write_text("F = 2\n")
+    assert first.startswith("1.5")
+    assert (version(name) != first) == editable
+
+
+def test_templates_of_code_are_sources(beside):
+    """The kernels of the library are made from such; notes are not code."""
+    folder, version = beside
+    (folder / "with_kernels").mkdir()
+    for name in ("__init__.py", "kernel.cpp.in", "notes.txt"):
+        (folder / "with_kernels" / name).write_text("x = 1\n")
+    first = version("with_kernels")
+    (folder / "with_kernels" / "notes.txt").write_text("x = 2\n")
+    assert version("with_kernels") == first
+    (folder / "with_kernels" / "kernel.cpp.in").write_text("x = 2\n")
+    assert version("with_kernels") != first

@@ -106,11 +106,21 @@ def test_hyperparameters_of_groups_are_checked(optimizer: str, own: dict[str, An
 
 @pytest.mark.parametrize(
     ("field", "bad"),
-    [("clip_norm", -1.0), ("clip_norm", math.inf), ("label_smoothing", 1.0), ("ema", 1.0), ("ema", math.nan)],
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("hyper", {"lr": math.nan}),
+        ("groups", ({"match": "biases", "lr": math.inf},)),
+        ("clip_norm", -1.0),
+        ("clip_norm", math.inf),
+        ("label_smoothing", 1.0),
+        ("ema", 1.0),
+        ("ema", math.nan),
+    ],
 )
-def test_settings_out_of_range(field: str, bad: float) -> None:
-    """Each is refused by name."""
-    with pytest.raises(BenchmarkError, match=f"{field} must be "):
+def test_settings_out_of_range(field: str, bad: Any) -> None:
+    """Each is refused by name: a study from Python has passed no schema."""
+    with pytest.raises(BenchmarkError, match=f"{field} must "):
         check(dataclasses.replace(DIGITS, **{field: bad}))
 
 
