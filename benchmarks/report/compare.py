@@ -98,9 +98,10 @@ def _verdict(old: Series, new: Series, decided: bool, gain: float) -> Cell:
 
 
 def _is(result: Result, version: str) -> bool:
-    """Whether it was made by a version of the code."""
+    """Whether it was made by a version of the code; a whole commit is not that with changed files, which has a plus."""
     commit = str(result.environment.get("commit") or "")
-    return bool(version) and (commit.startswith(version) or result.provenance.sources.startswith(version))
+    of_commit = commit.startswith(version) and commit != f"{version}+"
+    return bool(version) and (of_commit or result.provenance.sources.startswith(version))
 
 
 def _version(result: Result) -> str:

@@ -127,6 +127,14 @@ def test_versions_must_differ(study, results):
         compare.compare(study, results, "c1", "c")
 
 
+def test_a_commit_against_itself_with_changed_files(study, results):
+    """What one has changed, against what one has started from."""
+    fill(study.runs(), results, scored(90.0), **OLD)
+    fill(study.runs(), results, scored(91.0), sources="bbbb", commit="c1+")
+    (table,) = compare.compare(study, results, "c1", "c1+")
+    assert table.cell("sgd", "difference").text == "+1.00"
+
+
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
     """A folder whose modules can be imported, and what asks for the version of one anew."""

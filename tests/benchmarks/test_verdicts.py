@@ -261,7 +261,7 @@ def test_what_the_last_step_has_ruined_is_no_result(tmp_path, results):
     for label in ("adam", "padam"):
         assert against(report).cell(label, "verdict").text == "diverged"
         assert tables.build(report)[0].cell(label, "runs").text == "3 (1 diverged)"
-    assert "Adam diverged in 1 of 3 runs" in verdicts.headline(report)
+    assert "Adam diverged in 1 of 3 runs" in " ".join(verdicts.headlines(report))
 
 
 def test_no_interval_where_there_is_no_spread(tmp_path, results):
@@ -280,7 +280,7 @@ def test_a_headline_counts_the_diverged_arms_that_it_does_not_name(tmp_path, res
     """Five of six are not three."""
     study = load(tmp_path, HEAD + '[[runs]]\noptimizer = ["sgd", "adam", "padam", "adamw", "radam", "nadam"]\n')
     fill(study.runs(), results, lambda run: 90.0 + run.config.seed if run.config.optimizer == "sgd" else None)
-    said = verdicts.headline(collect(study, results))
+    said = " ".join(verdicts.headlines(collect(study, results)))
     assert said.count("diverged in 3 of 3 runs") == 3
     assert said.endswith("; so did 2 more.")
 
