@@ -18,7 +18,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def shift(x: Tensor) -> Tensor:
     """Token shift of ``[batch, length, width]``: the first half of the channels comes from the position before.
 
-    Every layer so sees pairs of characters without having to learn an attention that finds the neighbour (as RWKV does).
+    Every branch sees pairs of characters, and no head must learn to find the neighbour (RWKV, Peng et al., 2023).
     """
     half = x.shape[-1] // 2
     return torch.cat([F.pad(x[:, :-1, :half], (0, 0, 1, 0)), x[..., half:]], -1)
