@@ -99,7 +99,7 @@ def _text(
     )
 
 
-_SIZES = {"small": (64, 2, 4, "0.1 M"), "medium": (96, 4, 4, "0.45 M"), "large": (128, 8, 4, "1.6 M")}
+_SIZES = {"small": (64, 2, "0.1 M"), "medium": (128, 4, "0.4 M"), "large": (256, 4, "1.6 M")}
 
 
 def _transformers() -> list[Workload]:
@@ -111,10 +111,9 @@ def _transformers() -> list[Workload]:
             "transformer:CharTransformer",
             {"tied": Option(bool)},
             width=width,
-            layers=layers,
             heads=heads,
         )
-        for size, (width, layers, heads, parameters) in _SIZES.items()
+        for size, (width, heads, parameters) in _SIZES.items()
     ]
 
 

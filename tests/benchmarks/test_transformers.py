@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.workloads import REGISTRY
-from benchmarks.workloads.models.transformer import Block, CharTransformer, ViT, rotate
+from benchmarks.workloads.models.transformer import Block, CharTransformer, ViT, rotate, shift
 
-SIZES = {"small": 107_136, "medium": 456_384, "large": 1_593_600}
+SIZES = {"small": 107_136, "medium": 410_880, "large": 1_608_192}
 
 
 @pytest.mark.parametrize(("size", "parameters"), SIZES.items())
 def test_sizes(size: str, parameters: int) -> None:
-    """The three sizes have about 0.1, 0.45 and 1.6 million parameters; untied logits have weights of their own."""
+    """The three sizes have about 0.1, 0.4 and 1.6 million parameters; untied logits have weights of their own."""
     tied, untied = (REGISTRY[f"prose-transformer-{size}"].build(tied=tied) for tied in (True, False))
     count = {model: sum(p.numel() for p in model.parameters()) for model in (tied, untied)}
     assert count[tied] == parameters
@@ -29,7 +29,7 @@ def _model(**options: Any) -> CharTransformer:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_position_sees_what_came_before_it(tied: bool) -> None:
     """Another character at position 20 changes the logits there and after it, and none before."""
-    model = _model(tied=tied)
+    model = _model(tied=tied).eval()
     text = torch.randint(128, (2, 40))
     other = text.clone()
     other[:, 20] = (other[:, 20] + 1) % 128
@@ -54,7 +54,7 @@ def test_attention_by_hand() -> None:
     """A block is what its formula says, written out with a softmax and a mask."""
     block = Block(width=12, heads=3, layers=2, causal=True)
     x = torch.randn(2, 5, 12)
-    q, k, v = block.qkv(block.norm1(x)).split(12, -1)
+    q, k, v = block.qkv(shift(block.norm1(x))).split(12, -1)
     heads = []
     for i in range(3):
         mine = slice(4 * i, 4 * i + 4)
@@ -62,8 +62,32 @@ def test_attention_by_hand() -> None:
         masked = scores.masked_fill(torch.ones(5, 5).triu(1).bool(), -math.inf)
         heads.append(masked.softmax(-1) @ v[..., mine])
     y = x + block.out(torch.cat(heads, -1))
-    expected = y + block.down(F.gelu(block.up(block.norm2(y))))
+    expected = y + block.down(F.gelu(block.up(shift(block.norm2(y)))))
     torch.testing.assert_close(block(x), expected)
+
+
+def test_half_of_the_channels_come_from_the_position_before() -> None:
+    """The first half is one position late and starts with zeros, the second half stays; only causal blocks shift."""
+    x = torch.randn(2, 5, 6)
+    expected = x.clone()
+    expected[:, 0, :3] = 0
+    expected[:, 1:, :3] = x[:, :-1, :3]
+    assert torch.equal(shift(x), expected)
+    for causal in (True, False):
+        entered = Block(width=6, heads=1, layers=2, causal=causal).enter(x)
+        assert torch.equal(entered, expected if causal else x)
+
+
+def test_dropout_in_training_alone() -> None:
+    """A tenth of each branch's outputs is left out in training, nothing in evaluation, and none in a ViT."""
+    model = _model()
+    assert [layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)] == [0.1, 0.1]
+    text = torch.randint(128, (2, 40))
+    assert not torch.equal(model(text), model(text))
+    model.eval()
+    assert torch.equal(model(text), model(text))
+    vit = ViT(classes=10, size=8, patch=2, width=16, layers=1)
+    assert not any(isinstance(layer, torch.nn.Dropout) for layer in vit.modules())
 
 
 def test_weights_begin_as_in_gpt2() -> None:
