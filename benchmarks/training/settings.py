@@ -31,6 +31,11 @@ def check(config: RunConfig) -> None:
     ):
         if not fits:
             raise SettingError(f"{name} must be {allowed}, got {getattr(config, name)!r}")
+    for name, value in config.to_dict().items():
+        try:
+            json.dumps(None if name == "schedules" else value, allow_nan=False)  # those say where, below
+        except ValueError as error:  # nor could its record be found again
+            raise SettingError(f"{name} must have finite numbers alone, got {value!r}") from error
     task = of(config).task
     if config.label_smoothing and task not in SMOOTHED:
         raise SettingError(f"label_smoothing is for {' and '.join(SMOOTHED)}, and {config.workload} is {task}")
@@ -43,11 +48,6 @@ def check(config: RunConfig) -> None:
         optimizers.check(config.optimizer, config.hyper, own)
     if config.schedules:
         _try_schedules(config, own)
-    for name, value in config.to_dict().items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except ValueError as error:  # nor could its record be found again
-            raise SettingError(f"{name} must have finite numbers alone, got {value!r}") from error
 
 
 def _try_schedules(config: RunConfig, own: list[dict[str, Any]]) -> None:
