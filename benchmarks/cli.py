@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks list | run STUDY | report STUDY… | kernels | steptime | profile``.
+"""The command line, ``python -m benchmarks COMMAND``.
 
 It parses, calls, and maps what came of it to exit codes. Whatever needs torch is imported by the command that needs it,
 so that help is there at once.
@@ -26,6 +26,7 @@ _STARTED = time.monotonic()  # before torch is imported: a budget is of the whol
 _CODES = {"done": DONE, "failed": FAILED, "broken": BAD_INPUT, "stopped": STOPPED, "interrupted": INTERRUPTED}
 _THEORY = ("study", "results", "output", "data_dir", "device", "threads")  # what means something to those studies
 
+_ABOUT = "Compares optimizers: run a study, report what came out. docs/benchmark.md says how; begin with `new`."
 _EPILOG = (
     f"exit codes: {DONE} done, {FAILED} a run failed, {BAD_INPUT} bad input, {STOPPED} stopped by the time budget "
     f"or left to another process, {INTERRUPTED} interrupted; after the last two the same command goes on from there"
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, epilog=_EPILOG)
+    parser = argparse.ArgumentParser("python -m benchmarks", description=_ABOUT, epilog=_EPILOG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="studies, workloads and optimizers")
     command.set_defaults(command=_list)

@@ -11,6 +11,7 @@ thread: Ctrl-C stops politely where they are called in the main thread, and noth
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,6 +268,8 @@ def results(store: AnyStore) -> Any:
 
     - ``file``, ``identity``: the run's file and the name of its configuration and data.
     - ``workload``, ``optimizer``, ``seed``, ``epochs``, ``batch_size``, ``precision``, ``split``: as configured.
+    - ``model``, ``data``, ``max_steps``, ``clip_norm``, ``label_smoothing``, ``ema``: where given; ``schedules``,
+      ``groups``, ``milestones``, ``workload_options``, ``data_options``: where given, as JSON, to group by.
     - ``hyper.…``: the optimizer's keyword arguments.
     - ``sources``, ``torch``, ``device``, ``processes``: what made it; ``status``: ``"done"`` or ``"diverged"``.
     - ``epoch``, ``step``: how far it was; ``lr``: the learning rate of that epoch's last step.
@@ -286,6 +289,8 @@ def results(store: AnyStore) -> Any:
             "file": result.path.name,
             "identity": result.path.stem.partition("-")[0],
             **{key: result.config.get(key) for key in _CONFIGURED},
+            **{key: result.config[key] for key in _GIVEN if result.config.get(key)},
+            **{key: json.dumps(result.config[key], sort_keys=True) for key in _TABLES if result.config.get(key)},
             **{f"hyper.{key}": value for key, value in result.config["hyper"].items()},
             **result.provenance._asdict(),
             "status": result.status,
@@ -309,6 +314,8 @@ def results(store: AnyStore) -> Any:
 
 
 _CONFIGURED = ("workload", "optimizer", "seed", "epochs", "batch_size", "precision", "split")
+_GIVEN = ("model", "data", "max_steps", "clip_norm", "label_smoothing", "ema")
+_TABLES = ("schedules", "groups", "milestones", "workload_options", "data_options")
 _AGAIN = ("recalibrated", "ema")  # other readings of the metrics
 
 

@@ -6,7 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from benchmarks.report import charts, compared, drawing, export, palette, published, tables, underway, verdicts
+from benchmarks.report import (
+    charts,
+    compared,
+    drawing,
+    export,
+    groups,
+    palette,
+    published,
+    settings,
+    tables,
+    underway,
+    verdicts,
+)
 from benchmarks.report.drawing import Drawing
 from benchmarks.report.figure import Figure
 from benchmarks.report.page import Arm, Section
@@ -123,7 +135,7 @@ def of_study(report: Report, unfinished: Sequence[Series], styles: Mapping[str, 
     found += [underway.table(unfinished)] if unfinished else []
     figures = [*charts.draw(report, styles, series[len(report.series) :], points), *compared.figures(report)]
     found, figures = _named(found), _named(figures)
-    keys = {one.arm.title: palette.key(one) for one in reversed(series)}
+    keys = _entries(report) | {one.arm.title: palette.key(one) for one in reversed(series)}
     keys |= {name: palette.key(one) for one in series for name in (one.arm.label, palette.key(one))}
     return Chapter(
         name=report.study.name,
@@ -139,7 +151,7 @@ def of_study(report: Report, unfinished: Sequence[Series], styles: Mapping[str, 
         commands=report.commands,
         styles=styles,
         titles={palette.key(one): one.arm.title for one in reversed(series)},
-        settings={palette.key(one): _settings(one) for one in reversed(series)},
+        settings={palette.key(one): settings.listed(one.arm.config.hyper) for one in reversed(series)},
         keys=keys,
     )
 
@@ -158,9 +170,12 @@ def _named(parts: Sequence[Part]) -> list[Part]:
     return named
 
 
-def _settings(one: Series) -> str:
-    """The hyperparameters of an arm."""
-    return ", ".join(f"{name} {value}" for name, value in one.arm.config.hyper.items())
+def _entries(report: Report) -> dict[str, str]:
+    """By the title of each entry of a tuned study the arm that was chosen for it: they look the same in all charts."""
+    if not report.trials:
+        return {}
+    chosen = {one.arm.group: palette.key(one) for one in report.series}
+    return {one.title: chosen[one.key] for one in groups.groups(report) if one.key in chosen}
 
 
 def of_all(reports: Sequence[Report], chapters: Sequence[Chapter]) -> Chapter | None:

@@ -122,8 +122,9 @@ class Report:
         for environment in self._environments():
             for key, value in environment.items():
                 if key != "command" and value is not None:
-                    found.setdefault(key, {})[str(value)] = None
-        return {key: " / ".join(values) for key, values in found.items()}
+                    said = ", ".join(f"{name} {one}" for name, one in value.items()) if key == "modules" else value
+                    found.setdefault(key, {})[str(said)] = None
+        return {key: " / ".join(filter(None, values)) for key, values in found.items() if any(values)}
 
     @property
     def commands(self) -> list[str]:

@@ -1,10 +1,10 @@
-"""The tables of a report: results, published numbers, diagnostics, choices; `verdicts` and `costs` have their own."""
+"""The tables of a report: results, published numbers, diagnostics; verdicts, settings and costs have their own files."""
 
 import math
 from collections.abc import Callable, Sequence
 
 from benchmarks.base.records import Epoch, Number
-from benchmarks.report import cells, compared, costs, published, verdicts
+from benchmarks.report import cells, compared, costs, published, settings, verdicts
 from benchmarks.report.results import Report, Series, clean_loss, mixture, online_loss
 from benchmarks.report.statistics import Summary, summarize
 from benchmarks.report.table import Cell, Column, Row, Table, slug
@@ -38,6 +38,7 @@ def build(report: Report) -> list[Table]:
             where = f", {subject}" if len(report.study.subjects) > 1 else ""
             found.append(results(series, where))
             found += verdicts.tables(report, subject, where)
+            found.append(settings.table(series, _name("settings", where), f"Settings{where}"))
             found += against_published(series, where)
             found += costs.tables(series, where, report.study.target)
             found.append(diagnostics(series, where))

@@ -102,7 +102,8 @@ def _inherit(data: dict[str, Any], path: Path, children: tuple[Path, ...] = ()) 
     if "extends" not in data:
         return Layers(own, shared, entries + also, (path,))
     parent = data["extends"]
-    candidates = (path.parent / f"{parent}.toml", DIRECTORY / f"{parent}.toml")
+    file = parent if parent.endswith(".toml") else f"{parent}.toml"
+    candidates = (path.parent / file, DIRECTORY / file)
     source = next(filter(_is_file, candidates), None)
     if source is None:
         raise (top / "extends").error(f"unknown study {parent!r}{nearest(parent, names())}")

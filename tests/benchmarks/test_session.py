@@ -62,6 +62,15 @@ def test_a_study_made_in_python(tmp_path, settings, capsys):
     assert (again.asked, again.status) == (0, "done")
 
 
+def test_results_tell_apart_what_is_scheduled(tmp_path, settings):
+    """Two arms that differ in their schedule alone can be grouped by a column."""
+    cosine = Arm("cosine", "SGD", config("sgd", schedules={"lr": {"kind": "cosine"}}, clip_norm=1.0), "cosine")
+    session.run(study(SGD, cosine), tmp_path, settings=settings, say=None)
+    frame = session.results(tmp_path).drop_duplicates("identity")
+    found = set(zip(frame.schedules.fillna(""), frame.clip_norm.fillna(0), strict=True))
+    assert found == {("", 0.0), ('{"lr": {"kind": "cosine"}}', 1.0)}
+
+
 def test_results_without_pandas(tmp_path, settings, monkeypatch):
     """The same rows as mappings."""
     session.run(study(SGD), tmp_path, settings=settings, say=None)

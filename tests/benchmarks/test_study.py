@@ -112,6 +112,7 @@ def test_extends_inherits_and_overrides(load):
     child = load('title = "B"\nextends = "parent"\n[run]\nepochs = 9\n[[also]]\noptimizer = "adam"')
     assert [(arm.label, arm.config.epochs) for arm in child.arms] == [("sgd", 9), ("adam", 9)]
     assert (child.title, child.seeds) == ("B", (0, 1))
+    assert load('title = "B"\nextends = "parent.toml"').arms[0].label == "sgd"  # as `run` takes it
     replaced = load('title = "C"\nextends = "parent"\n[[runs]]\noptimizer = "adam"')
     assert [arm.label for arm in replaced.arms] == ["adam"]
 
