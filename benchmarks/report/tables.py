@@ -1,4 +1,4 @@
-"""The tables of a report: results, published numbers, diagnostics; verdicts, settings and costs have their own files."""
+"""The tables of a report: results, published numbers, diagnostics; verdicts, settings and costs have their own."""
 
 import math
 from collections.abc import Callable, Sequence
