@@ -86,6 +86,9 @@ class RunConfig:
         """The modules outside the benchmark that the run makes use of."""
         named = [self.workload, self.optimizer, self.model, self.data]
         named += [str(schedule.get("kind", "")) for schedule in self.schedules.values()]
+        for group in self.groups:
+            match = group.get("match", "")
+            named += [part for one in ([match] if isinstance(match, str) else match) for part in one.split(" and ")]
         return tuple(dict.fromkeys(name.partition(":")[0] for name in named if is_reference(name)))
 
     @property

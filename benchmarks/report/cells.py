@@ -8,6 +8,7 @@ from benchmarks.report.table import Cell, Column, Mark
 
 DASH, MINUS = "–", "−"
 NOTHING = Cell(DASH)
+FINEST = 8  # decimals; what is smaller yet is the rounding of a difference that is none
 OPTIMIZER = Column("optimizer", "optimizer", numeric=False)
 """The first column of a table about optimizers."""
 WHO = (OPTIMIZER, Column("label", "label", numeric=False, shown=False))
@@ -71,7 +72,13 @@ def between(low: float, high: float) -> str:
 
 
 def decimal(value: float, digits: int = 2, sign: str = "", kind: str = "f") -> str:
-    """The number with so many decimals, and with ``sign="+"`` always with its sign."""
+    """The number with so many decimals, and with ``sign="+"`` always with its sign.
+
+    A number too small for them gets as many as show two of its digits, up to `FINEST`: what is not 0 does not read so.
+    """
+    if kind == "f" and 0 < abs(value) < 10.0**-digits:
+        finer = 1 - math.floor(math.log10(abs(value)))
+        digits = finer if finer <= FINEST else digits
     return f"{value:{sign}.{digits}{kind}}".replace("-", MINUS)
 
 

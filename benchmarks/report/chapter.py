@@ -21,7 +21,7 @@ from benchmarks.report import (
 )
 from benchmarks.report.drawing import Drawing
 from benchmarks.report.figure import Figure
-from benchmarks.report.page import Arm, Section
+from benchmarks.report.page import Arm, Content, Section
 from benchmarks.report.palette import Style
 from benchmarks.report.results import Report, Series
 from benchmarks.report.table import Table
@@ -30,43 +30,21 @@ Part = TypeVar("Part", Table, Figure)
 _LONGEST = 150  # bytes of a name; file systems end at 255, with the folder and the suffix aside
 
 
-@dataclasses.dataclass(frozen=True)
-class Chapter:
-    """All of it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chapter(Content):
+    """All that a report says of a study.
 
     Args:
         name: of the study, and of its files.
-        title: its heading.
-        verdict: what was found, in a sentence or a few.
-        description: what was asked.
-        state: how much of it there is.
-        tables: those with `headline` stand first.
         figures: in their order.
-        deviations: from the paper, a table.
-        notes: what of the store is not in it, and why.
-        environment: where the runs were made.
-        commands: how.
-        styles: the look of each arm by `palette.key`.
-        titles: what each arm is called, by the same key.
+        titles: what each arm is called, by `palette.key`.
         settings: what each was run with, by the same key.
-        keys: that key by whatever a row of a table may be called.
     """
 
     name: str
-    title: str
-    verdict: Sequence[str] = ()
-    description: str = ""
-    state: str = ""
-    tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
-    deviations: Table | None = None
-    notes: Sequence[str] = ()
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    commands: Sequence[str] = ()
-    styles: Mapping[str, Style] = dataclasses.field(default_factory=dict)
     titles: Mapping[str, str] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def looks(self) -> drawing.Looks:
@@ -78,22 +56,8 @@ class Chapter:
         name = identifier(self.name)
         if drawings is None:
             drawings = [drawing.drawing(figure, name, self.looks) for figure in self.figures]
-        return Section(
-            id=name,
-            title=self.title,
-            verdict=self.verdict,
-            description=self.description,
-            state=self.state,
-            tables=self.tables,
-            drawings=drawings,
-            styles=self.styles,
-            arms=[Arm(key, self.titles[key], one.dash, self.settings.get(key, "")) for key, one in self.styles.items()],
-            keys=self.keys,
-            deviations=self.deviations,
-            notes=self.notes,
-            environment=self.environment,
-            commands=self.commands,
-        )
+        arms = [Arm(key, self.titles[key], one.dash, self.settings.get(key, "")) for key, one in self.styles.items()]
+        return Section(id=name, drawings=drawings, arms=arms, **self.content)
 
     def files(self) -> dict[str, bytes]:
         """Markdown, the tables and the figures, by path."""
@@ -187,8 +151,8 @@ def of_all(reports: Sequence[Report], chapters: Sequence[Chapter]) -> Chapter | 
     while name in [chapter.name for chapter in chapters]:
         name = f"{name}-studies"
     return Chapter(
-        name,
-        "All studies together",
+        name=name,
+        title="All studies together",
         tables=found,
         figures=figures,
         styles={key: style for chapter in chapters for key, style in chapter.styles.items()},

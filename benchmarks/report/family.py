@@ -23,6 +23,7 @@ ALPHA = 0.05
 
 _NODES = 40  # of the quadrature over each sample variance; 200 change a probability by less than 0.1 %
 _LEVELS = np.geomspace(1e-7, 0.9, 40)
+_MARGIN = 1.005  # for the levels and ratios between these: an exact integral finds at most 0.35 % more there
 _RATIOS = np.geomspace(1 / 64, 64, 37)  # of standard errors; beyond these it is one variance alone, and Welch is exact
 
 
@@ -175,7 +176,7 @@ class _Guard:
             for i, level in enumerate(_LEVELS):
                 critical = -student(freedom, level / 2) * np.sqrt(share + base_share)
                 worst[i] = max(worst[i], 2 * float(np.sum(special.ndtr(-critical) * weights)))
-        self._worst = np.log(np.maximum.accumulate(np.maximum(worst, _LEVELS)))
+        self._worst = np.log(np.maximum.accumulate(np.maximum(_MARGIN * worst, _LEVELS)))
 
     def p(self, p: Floats) -> Floats:
         """The guarded p-value of a Welch p-value."""

@@ -1,6 +1,8 @@
 """The map of learning rate × p: the final score as colour and number."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -50,7 +52,7 @@ def draw(report: Report, subject: str) -> Figure | None:
     ends = "every run diverged"
     if sound:
         value, (p, rate) = _better(workload)(sound)
-        ends = f"best {value:.2f}, at p = {p:g} and learning rate {rate:g}"
+        ends = f"best {cells.decimal(value)}, at p = {p:g} and learning rate {rate:g}"
     return Figure(
         f"map{suffix}",
         f"{label[0].upper()}{label[1:]}, over learning rate and p: mean over the runs, of the other settings the best "
@@ -80,7 +82,7 @@ def _scores(report: Report, subject: str) -> dict[tuple[float, float], float]:
     return {place: better(values, default=math.nan) for place, values in found.items()}
 
 
-def _better(workload: str):  # type: ignore[no-untyped-def]  # one of two built-in functions with many overloads
+def _better(workload: str) -> Callable[..., Any]:
     """The smaller or the larger, of what is drawn: errors in place of accuracies."""
     return max if metrics.sign(workload) > 0 and not metrics.metric(workload).startswith("top") else min
 

@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import vl_convert
@@ -29,41 +29,55 @@ class Arm(NamedTuple):
     settings: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """What the page says of a study.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Content:
+    """What is said of a study, on the page and elsewhere.
 
     Args:
-        id: for links, unique on the page.
-        title: its heading, where the page has several.
+        title: its heading.
         verdict: what was found, in a sentence or a few.
         description: what was asked.
         state: how much of it there is.
-        tables: those with `headline` stand above the curves.
-        drawings: of them those called ``scores…`` stand first, those called ``curves-…`` side by side.
-        styles: the look of each arm by key.
-        arms: the arms in the order of `styles`.
-        keys: by label or title of an arm its key, for the rows of the tables.
+        tables: those with `headline` stand first.
+        styles: the look of each arm by `palette.key`.
+        keys: that key by whatever a row of a table may be called.
         deviations: from the paper.
-        notes: what of the store is not in the report, and why.
+        notes: what of the store is not in it, and why.
         environment: where the runs were made.
         commands: how.
     """
 
-    id: str
     title: str
     verdict: Sequence[str] = ()
     description: str = ""
     state: str = ""
     tables: Sequence[Table] = ()
-    drawings: Sequence[Drawing] = ()
     styles: Mapping[str, Style] = dataclasses.field(default_factory=dict)
-    arms: Sequence[Arm] = ()
     keys: Mapping[str, str] = dataclasses.field(default_factory=dict)
     deviations: Table | None = None
     notes: Sequence[str] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     commands: Sequence[str] = ()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All of it, by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Content)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Section(Content):
+    """The content as the page shows it.
+
+    Args:
+        id: for links, unique on the page.
+        drawings: of them those called ``scores…`` stand first, those called ``curves-…`` side by side.
+        arms: in the order of `styles`.
+    """
+
+    id: str
+    drawings: Sequence[Drawing] = ()
+    arms: Sequence[Arm] = ()
 
     @property
     def lead(self) -> list[Drawing]:

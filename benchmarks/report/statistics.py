@@ -44,8 +44,8 @@ def summarize(values: Sequence[float], confidence: float = 0.95, bounds: tuple[f
     The interval is Student's, on a scale on which the metric has no bounds: the logit of its share of the range where
     both ends are bounded, the logarithm of its distance from the one that is. Its standard error there is that of the
     mean times the derivative of the scale at the mean (the delta method), so that many runs give the usual interval,
-    and few of them none beyond the bounds. A mean on a bound, or runs without any spread, have no such scale: then it
-    is the usual interval cut off at the bounds.
+    and few of them none beyond the bounds. A mean on a bound has no such scale: then it is the usual interval cut off
+    at the bounds. Equal runs say nothing of the spread, and have no interval.
 
     Args:
         values: one per run.
@@ -59,13 +59,15 @@ def summarize(values: Sequence[float], confidence: float = 0.95, bounds: tuple[f
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
     sd = float(np.std(values, ddof=1))
+    if sd == 0:
+        return Summary(n, mean, sd, math.nan, math.nan)
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, *_interval(mean, half, *bounds))
 
 
 def _interval(mean: float, half: float, least: float, greatest: float) -> tuple[float, float]:
     """The interval around `mean` on the unbounded scale, back on the scale of the metric."""
-    if half == 0 or not least < mean < greatest:
+    if not least < mean < greatest:
         return max(least, mean - half), min(greatest, mean + half)
     below, above = mean - least, greatest - mean
     if math.isinf(below) and math.isinf(above):

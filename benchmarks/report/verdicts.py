@@ -274,7 +274,7 @@ def _said(found: Sequence[Verdict], word: str, base: Series | None, unit: str) -
     parts = []
     for i, one in enumerate(found[:_NAMED]):
         ends = sorted((abs(one.test.low), abs(one.test.high)))
-        size = f"{abs(one.test.difference):.2f}{unit} {cells.between(*ends)}"
+        size = f"{cells.decimal(abs(one.test.difference))}{unit} {cells.between(*ends)}"
         start = (
             f"{one.series.arm.title} is {word}" + (f" than {base.arm.title}" if base else "")
             if i == 0

@@ -8,6 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks.base.store import Store
+from benchmarks.scheduling.plan import Planned
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -74,6 +77,14 @@ class Claims:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace")
                 os.close(descriptor)
                 return holder or "another process"
+
+    def begin(self, planned: Planned, store: Store) -> Claim | str | None:
+        """The claim on a run that is still to be made, or who has it; None if another process has just made it."""
+        claim = self.take(planned.identity)
+        if isinstance(claim, str) or not store.stored(planned.files_done) - planned.seen:
+            return claim
+        claim.release()
+        return None
 
     def _lock(self, descriptor: int) -> bool:
         """Whether it could be locked; False where there are no locks."""

@@ -130,13 +130,12 @@ class _Driver:
     def _submit(self, planned: Planned) -> bool:
         """Hand out a run; False if another process has claimed it."""
         label = planned.run.label
-        claim = self.claims.take(planned.identity)
+        claim = self.claims.begin(planned, self._store)
         if isinstance(claim, str):
             self.outcome.others[label] = claim
             return False
         self.outcome.others.pop(label, None)
-        if self._store.stored(planned.files_done) - planned.seen:
-            claim.release()
+        if claim is None:
             self.outcome.finished.append(label)
             self._progress.finish(label, "made by another process")
             return True

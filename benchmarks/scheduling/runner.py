@@ -126,11 +126,11 @@ class _Session:
         def take() -> str | bool:
             """Who has it, or whether it is still to be made."""
             nonlocal claim
-            got = self.claims.take(planned.identity)
+            got = self.claims.begin(planned, self.store)
             if isinstance(got, str):
                 return got
             claim = got
-            return not self.store.stored(planned.files_done) - planned.seen
+            return claim is not None
 
         label = planned.run.label
         try:

@@ -33,12 +33,12 @@ def load(name: str, folders: Sequence[Path], place: Place) -> Callable[..., Any]
     for folder in folders:
         references.search(folder)
     try:
-        found = references.load(name)
+        found: Callable[..., Any] = references.load(name)
     except BenchmarkError as error:
         _check_origin(name, folders, place)
         raise place.error(str(error)) from error
     _check_origin(name, folders, place)
-    return found  # type: ignore[no-any-return]  # what it is, the caller asks
+    return found
 
 
 def _check_origin(name: str, folders: Sequence[Path], place: Place) -> None:

@@ -35,6 +35,8 @@ def load(name: str) -> Study:
     """
     path = Path(name) if name.endswith(".toml") else DIRECTORY / f"{name}.toml"
     if not _is_file(path):
+        if name.endswith(".toml"):
+            raise StudyError(f"there is no study file {name!r}")
         raise StudyError(f"unknown study {name!r}{nearest(name, names())} (or the path of a .toml file)")
     return _study(path.stem, _inherit(_read(path), path))
 

@@ -120,8 +120,8 @@ def write(report: Facts, tables: Sequence[Table], figures: Mapping[str, Any], di
             made |= {f"{name}/{kind}.svg": text.encode(), f"{name}/{kind}.png": picture.getvalue()}
             drawings.append(Drawing(_described(kind, drawn), _inline(text, f"{name}-{kind}")))
     chapter = Chapter(
-        name,
-        title,
+        name=name,
+        title=title,
         description=report.study.description,
         state=report.state,
         tables=tables,

@@ -133,6 +133,5 @@ def judging(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 def switch(optimizer: torch.optim.Optimizer, mode: str) -> None:
     """Calls the optimizer's method ``"train"`` or ``"eval"``, as Schedule-Free has them, if it has both."""
-    methods = {name: getattr(optimizer, name, None) for name in ("train", "eval")}
-    if all(map(callable, methods.values())):
-        methods[mode]()  # type: ignore[misc]  # mypy does not follow `all`
+    if all(callable(getattr(optimizer, name, None)) for name in ("train", "eval")):
+        getattr(optimizer, mode)()

@@ -1,5 +1,6 @@
 """What a study brings along: found beside it or by entry points, checked when it is read, and passed on as written."""
 
+import dataclasses
 import importlib
 import sys
 
@@ -59,6 +60,8 @@ def test_an_optimizer_beside_the_study(load):
     assert {**arms[0].config.hyper} == {"lr": 1, "every": 2, "scale": [1, 2]}
     assert [type(arms[0].config.hyper[key]) for key in ("lr", "every")] == [float, int]
     assert arms[0].config.modules == ("own_things",)
+    groups = ({"match": "own_layers:Layer and *.weight"}, {"match": ["biases", "torch.nn:LayerNorm"]})
+    assert dataclasses.replace(arms[0].config, groups=groups).modules == ("own_things", "own_layers", "torch.nn")
     assert load('optimizer = "own_things:Own"').arms[0].config.hyper["lr"] == 0.5
 
 

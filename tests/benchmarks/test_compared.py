@@ -201,7 +201,7 @@ def test_what_diverged_is_said_to_have():
     trials = [trial(lr, score) for lr, score in ((0.1, 50.0), (0.25, 90.0), (1.0, math.nan))]
     (table,) = sensitivity.tables(report(trials=trials))
     assert table.texts[0][5] == "diverged"
-    assert table.texts[0][6] == "0.00"
+    assert table.texts[0][6] == "0.0050"
     assert column(table, "near-optimal, decades")[0] == pytest.approx(math.log10(2.5) * 0.5 / 40)
 
 

@@ -198,10 +198,20 @@ def test_intervals_far_from_the_bounds_are_the_usual_ones():
     assert (ours.low, ours.high) == pytest.approx((usual.low, usual.high), abs=1e-5)
 
 
+@pytest.mark.parametrize("score", [97.63, 100.0])
+def test_equal_runs_have_no_interval(score):
+    """Two runs of one score, on a bound or not: an interval of no width would say that nothing else can come out."""
+    ours = summarize([score, score], bounds=(0, 100))
+    assert (ours.mean, ours.sd) == (score, 0.0)
+    assert math.isnan(ours.low)
+    assert math.isnan(ours.high)
+
+
 def test_a_mean_on_a_bound_is_cut_off():
-    """Runs that all reach 100 %, or none: there is no other scale, and no spread."""
-    ours = summarize([100.0, 100.0, 100.0], bounds=(0, 100))
-    assert (ours.low, ours.high) == (100.0, 100.0)
+    """A metric that does not keep to the bounds it was given has no other scale."""
+    ours = summarize([99.0, 101.0], bounds=(0, 100))
+    assert (ours.mean, ours.high) == (100.0, 100.0)
+    assert 80 < ours.low < 95
 
 
 def test_coverage_near_a_bound():

@@ -279,9 +279,17 @@ def test_an_unknown_study_is_named():
     """With the nearest one there is."""
     with pytest.raises(StudyError, match="unknown study 'paper-tabel1'; did you mean 'paper-table1'"):
         studies.load("paper-tabel1")
-    for impossible in ("", "\0.toml", 300 * "a" + ".toml", "benchmarks.toml/x.toml"):
-        with pytest.raises(StudyError, match="unknown study"):
-            studies.load(impossible)
+    with pytest.raises(StudyError, match="unknown study ''"):
+        studies.load("")
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", "\0.toml", 300 * "a" + ".toml", "benchmarks.toml/x.toml"])
+def test_a_file_that_is_not_there_is_named(name):
+    """A path is a path: no study of the benchmark was meant."""
+    with pytest.raises(StudyError, match="there is no study file") as caught:
+        studies.load(name)
+    assert repr(name) in str(caught.value)
+    assert "known:" not in str(caught.value)
 
 
 TUNED = (

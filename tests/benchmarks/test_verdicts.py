@@ -197,7 +197,7 @@ def test_only_a_decided_difference_is_claimed(tmp_path, results):
         low, high = (table.cell(row.key, name).value for name in ("interval_low", "interval_high"))
         assert (low > 0 or high < 0) == (table.cell(row.key, "verdict").text in ("better", "worse"))
     assert headline(report) == (
-        "Adam is better than SGD (momentum) by 4.90 points [4.27, 5.53], Holm p < 0.001, 3 seeds; "
+        "Adam is better than SGD (momentum) by 4.90 points [4.26, 5.54], Holm p < 0.001, 3 seeds; "
         "nothing else is told apart."
     )
 
