@@ -122,11 +122,14 @@ class _Stages:
     say: Say | None
     on_epoch: OnEpoch | None
 
+    def __post_init__(self) -> None:
+        self._stop = Stop(self.settings.budget, self.say)
+        self._outcome = Outcome()
+
     def run(self) -> Outcome:
         """Make the runs; of a tuned study, then those of the chosen settings."""
         distributed.agreed(self.store.prepare)
-        self._stop = Stop(self.settings.budget, self.say)
-        self._outcome = outcome = Outcome()
+        outcome = self._outcome
         for reason in self.study.left_out:
             self._tell(f"left out: {reason}")
         self._make(self.study.runs(self.seeds))

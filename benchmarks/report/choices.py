@@ -45,8 +45,8 @@ def tables(report: Report) -> list[Table]:
     ]
     if any(row.cells[-1].mark for row in rows):
         notes.append(
-            "To widen: the chosen value is the smallest or largest tried, so that a better one may lie beyond. A "
-            "comparison holds for the spaces searched."
+            "To widen: a better value may lie beyond the smallest or largest tried. A comparison holds for the "
+            "spaces searched."
         )
     if report.waiting:
         notes.append(f"Still waiting for trials: {', '.join(report.waiting)}.")
@@ -54,5 +54,8 @@ def tables(report: Report) -> list[Table]:
 
 
 def _widen(beyond: Sequence[Edge]) -> Cell:
-    words = [f"{edge.name} {'above' if edge.largest else 'below'} {cells.short(edge.value)}" for edge in beyond]
+    words = [
+        f"{edge.name}: {cells.short(edge.value)} is the {'largest' if edge.largest else 'smallest'} tried"
+        for edge in beyond
+    ]
     return cells.text("; ".join(words), "flagged") if words else cells.NOTHING

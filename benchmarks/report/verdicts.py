@@ -311,8 +311,9 @@ def _finds(rows: Sequence[Verdict], unit: str) -> str:
 
 
 def _round(value: float) -> str:
-    """In two digits, without an exponent where one can do without."""
-    return f"{float(f'{value:.2g}'):g}"
+    """Up to two digits: no difference smaller than the one stated is claimed to be found."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 1) if value else 1.0
+    return f"{float(f'{math.ceil(value / digit - 1e-9) * digit:.2g}'):g}"
 
 
 def _share(one: Series) -> str:

@@ -167,7 +167,7 @@ def test_the_table_says_what_to_widen(load, tmp_path):
         store.write(config, "data", {}, run.epochs)
     (table,) = choices.tables(results.collect(study, store))
     assert table.texts == [
-        ["SGD (momentum)", "lr=0.3", "35.00", "3", "0", "lr above 0.3"],
+        ["SGD (momentum)", "lr=0.3", "35.00", "3", "0", "lr: 0.3 is the largest tried"],
         ["Adam", "lr=0.02", "6.00", "3", "1", "–"],
     ]
     assert [row.cells[-1].mark for row in table.rows] == ["flagged", ""]

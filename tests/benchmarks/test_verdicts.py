@@ -217,6 +217,15 @@ def test_a_headline_where_nothing_is_decided(tmp_path, results):
     assert headline(collect(study, empty)) == ""
 
 
+@pytest.mark.parametrize(("smallest", "words"), [(20.09, "21"), (20.0, "20"), (0.0123, "0.013"), (1.5, "1.5")])
+def test_what_can_be_found_is_rounded_up(tmp_path, results, monkeypatch, smallest, words):
+    """A headline claims no smaller difference than the table's."""
+    monkeypatch.setattr(verdicts, "smallest_detectable", lambda *given: smallest)
+    study = load(tmp_path, THREE)
+    fill(study.runs(), results, {"sgd": (90.0, 91.0, 92.0), "adam": (90.5, 91.5, 92.5), "padam": (90.1, 91.3, 92.6)})
+    assert f"finds differences of {words} points and more" in headline(collect(study, results))
+
+
 def test_lower_is_better_for_a_loss(tmp_path, results):
     """A smaller perplexity is better, and the headline's size is positive."""
     study = load(tmp_path, THREE.replace("digits-mlp", "text-lstm"))
