@@ -77,9 +77,10 @@ def _member(optimizer: torch.optim.Optimizer) -> Any:
         counterparts = ["padam" if group["amsgrad"] else "partial_adam"]
     if not counterparts:
         return None
-    member = partial_adaptive.create(
-        counterparts[0], [{"params": g["params"]} for g in optimizer.param_groups], partial=0.5
-    )
+    decoupled = isinstance(optimizer, torch.optim.AdamW)  # its groups do not say so before torch 2.7
+    options = {"decoupled_weight_decay": True} if decoupled else {}
+    groups = [{"params": group["params"]} for group in optimizer.param_groups]
+    member = partial_adaptive.create(counterparts[0], groups, partial=0.5, **options)
     for mine, theirs in zip(member.param_groups, optimizer.param_groups, strict=True):
         mine.update({key: value for key, value in theirs.items() if key in mine})
     member.state = optimizer.state
