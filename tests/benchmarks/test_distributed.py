@@ -26,6 +26,8 @@ workload_options.size = 32
 [[runs]]
 optimizer = "padam"
 hyper.lr = 0.1
+clip_norm = 1.0
+schedules = { lr = { kind = "cosine", warmup = 2 }, partial = { kind = "steps", at = [0.5], to = [0.25] } }
 """
 SCRIPT = """
 # `python -m benchmarks`, where each run is trained twice: as a whole, and stopped halfway and resumed. It leaves
