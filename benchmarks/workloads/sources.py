@@ -96,15 +96,29 @@ def _given(where: Source) -> Arrays:
         inspect.signature(function).bind(**options)
     except TypeError as error:
         raise DataError(f"data {where.name!r} does not take data_options {options}: {error}") from error
-    arrays = {key: _array(where.name, key, value) for key, value in _named(where.name, function(**options)).items()}
+    arrays = _arrays(where.name, function(**options))
     _check(where.name, arrays)
     if where.like:
         data.check(data.DATASETS[where.like], where.name, arrays)
+    found = _digest(arrays)
+    if _digest(_arrays(where.name, function(**options))) != found:
+        raise DataError(
+            f"data {where.name!r} must give the same arrays at every call, or no run could be resumed or compared, and "
+            "two calls gave different ones; seed a generator inside the function"
+        )
+    return Arrays(**arrays, fingerprint=found)
+
+
+def _arrays(name: str, found: Any) -> dict[str, Array]:
+    return {key: _array(name, key, value) for key, value in _named(name, found).items()}
+
+
+def _digest(arrays: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
     for key in KEYS:
         digest.update(f"{key} {arrays[key].dtype} {arrays[key].shape}".encode())
         digest.update(arrays[key].data)
-    return Arrays(**arrays, fingerprint=digest.hexdigest()[:16])
+    return digest.hexdigest()[:16]
 
 
 def _named(name: str, found: Any) -> Mapping[str, Any]:

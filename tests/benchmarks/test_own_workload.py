@@ -57,6 +57,11 @@ def images(n=30):
     x, y = rng.integers(0, 256, (n, 32, 32, 3)).astype(np.uint8), (np.arange(n) % 10).astype(np.uint8)
     return x, y, x[:8], y[:8]
 
+def drifting():
+    """Other points at each call."""
+    calls.append(0)
+    return blobs(shift=len(calls))
+
 class Net(nn.Sequential):
     """A perceptron with dropout."""
     def __init__(self, width=8, dropout=0.3, inputs=3, outputs=2):
@@ -203,11 +208,11 @@ def test_cost_of_what_cannot_be_run_without_data_is_unknown(tmp_path: Path) -> N
 
 
 def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
-    """Equal arrays have one fingerprint, other arguments or numbers another; ten thousand runs make the data once."""
+    """Equal arrays have one fingerprint, other arguments or numbers another; 10,000 runs make the data twice."""
     first = fingerprint(BLOBS, tmp_path)
     for i in range(10_000):
         assert fingerprint(dataclasses.replace(BLOBS, hyper={"lr": i}), tmp_path) == first
-    assert sys.modules["own_parts"].calls == [60]
+    assert sys.modules["own_parts"].calls == [60, 60]
     shifted = dataclasses.replace(BLOBS, data_options={"shift": 1e-6})
     assert fingerprint(shifted, tmp_path) != first
     same = dataclasses.replace(BLOBS, data_options={"shift": 0.0})
@@ -233,6 +238,7 @@ def _given(function: str, **options: Any) -> dict[str, Any]:
         ({"workload": "own_part:own"}, "'own_part:own': there is no module 'own_part'"),
         (_given("blob"), "'own_parts:blob': module 'own_parts' has no 'blob'; did you mean 'blobs'"),
         (_given("nothing"), "data 'own_parts:nothing' must be a function, got int"),
+        (_given("drifting"), "data 'own_parts:drifting' must give the same arrays at every call"),
         (_given("blobs", data_options={"m": 3}), "data 'own_parts:blobs' does not take data_options {'m': 3}"),
         (_given("blobs", model="own_parts:nothing"), "model 'own_parts:nothing'"),
         (_given("blobs", workload_options={"wide": 3}), "model 'own_parts:Net' does not take {'wide': 3}"),
