@@ -34,6 +34,7 @@ class Result:
         epochs: one record per epoch.
         status: ``"done"`` or ``"diverged"``.
         path: its file.
+        sealed: whether a checksum shows that the file is as it was written; those of the first format have none.
     """
 
     config: Mapping[str, Any]
@@ -42,6 +43,7 @@ class Result:
     epochs: tuple[Epoch, ...]
     status: str
     path: Path
+    sealed: bool = True
 
     @property
     def diverged(self) -> bool:
@@ -162,7 +164,7 @@ def read(path: Path) -> Result:
         epochs = tuple(one for one in lines if isinstance(one, Epoch))
         if len(epochs) < len(lines):
             raise ValueError("its lines are not a head, epochs and an end")
-    return Result(head.config, head.fingerprint, head.environment, epochs, end.status, path)
+    return Result(head.config, head.fingerprint, head.environment, epochs, end.status, path, bool(end.sha256))
 
 
 def verified(path: Path) -> Head:

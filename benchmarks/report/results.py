@@ -217,12 +217,8 @@ def collect(study: Study, store: Store) -> Report:
 def _report(study: Study, index: Index) -> Report:
     series = index.series(study.arms, study.seeds)
     missing = sum(1 for one in series for seed in study.seeds if seed not in one.runs)
-    return Report(
-        study,
-        tuple(one for one in series if one.runs),
-        missing,
-        notes=tuple(dict.fromkeys([*study.left_out, *index.notes])),
-    )
+    notes = [*study.left_out, *index.notes, *_unsealed(run for one in series for run in one.runs.values())]
+    return Report(study, tuple(one for one in series if one.runs), missing, notes=tuple(dict.fromkeys(notes)))
 
 
 def _not_believed(skipped: Iterable[Skipped]) -> list[str]:
@@ -231,6 +227,12 @@ def _not_believed(skipped: Iterable[Skipped]) -> list[str]:
     for one in skipped:
         by_reason.setdefault(one.reason, []).append(one.path.name)
     return [f"{_some(names)}: {reason}." for reason, names in by_reason.items()]
+
+
+def _unsealed(runs: Iterable[Result]) -> list[str]:
+    names = [run.path.name for run in runs if not run.sealed]
+    why = "from before runs had a checksum; whether they have been changed since cannot be told."
+    return [f"{_some(names)}: {why}"] if names else []
 
 
 def _some(names: Sequence[str]) -> str:

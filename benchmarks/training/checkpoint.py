@@ -45,8 +45,7 @@ def read(path: Path, config: RunConfig) -> tuple[dict[str, Any], list[Provenance
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         version, theirs = state.get("format", 1), state["config"]
     except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} is no checkpoint of the benchmark ({reason}){over}") from error
+        raise CheckpointError(f"{path} is no checkpoint of the benchmark, or a damaged one{over}") from error
     if version != FORMAT:
         raise CheckpointError(
             f"{path} is of format {version}, which {'a later' if version > FORMAT else 'an earlier'} version of the "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from timeless import comparable
 
-from benchmarks import studies
+from benchmarks import report, studies
 from benchmarks.base import store as stores
 from benchmarks.base.config import RunConfig
 from benchmarks.base.environment import Provenance
@@ -161,6 +161,15 @@ def test_runs_of_the_first_format_keep_their_identity():
     arms = studies.load(str(FORMAT1 / "format1.toml")).arms
     asked = {arm.config.identity(run.fingerprint) for arm in arms for run in Store(FORMAT1).results()}
     assert asked == set(Store(FORMAT1).finished())
+
+
+def test_runs_that_nothing_seals_are_named():
+    """The report says of which runs it cannot tell whether they have been changed."""
+    study = studies.load(str(FORMAT1 / "format1.toml"))
+    notes = report.collect(study, Store(FORMAT1)).notes
+    names = sorted(path.name for path in FORMAT1.glob("*.jsonl"))
+    (note,) = [note for note in notes if "from before runs had a checksum" in note]
+    assert all(name in note for name in names[:3])
 
 
 def test_a_file_of_the_first_format_under_another_configuration_is_not_believed(store):
