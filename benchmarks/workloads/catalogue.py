@@ -183,7 +183,12 @@ _WORKLOADS = (
         "digits", "vit", "tiny vision transformer on the digits", "transformer:ViT", _VIT, size=8, patch=2, classes=10
     ),
     _images(
-        "fashion", "cnn", "two convolutions with batch norm, on Fashion-MNIST", "small:cnn", _width(16), classes=10
+        "fashion",
+        "cnn",
+        "two convolutions with batch norm, on Fashion-MNIST",
+        "small:cnn",
+        {**_width(16), "batch_norm": Option(bool)},
+        classes=10,
     ),
     _images(
         "fashion",

@@ -49,6 +49,17 @@ def test_fast_net_begins_as_the_identity() -> None:
             torch.testing.assert_close(layer(x)[:, : layer.in_channels], x)
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_the_small_convolutional_net(batch_norm: bool) -> None:
+    """With batch norm or without, it maps 28x28 images to logits; a shift per channel is learned either way."""
+    model = small.cnn(classes=10, width=1 / 8, batch_norm=batch_norm)
+    assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+    norms = [layer for layer in model if isinstance(layer, nn.BatchNorm2d)]
+    convolutions = [layer for layer in model if isinstance(layer, nn.Conv2d)]
+    assert len(norms) == (2 if batch_norm else 0)
+    assert [layer.bias is None for layer in convolutions] == [batch_norm] * 2
+
+
 @pytest.mark.parametrize(("name", "size"), [("vgg16_bn", 138_365_992), ("resnet18", 11_689_512)])
 def test_imagenet_nets_are_torchvisions(name: str, size: int) -> None:
     """The ImageNet workloads build torchvision's networks of 1000 classes."""

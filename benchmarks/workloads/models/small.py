@@ -18,12 +18,17 @@ def mlp(inputs: int, classes: int, hidden: int = 64) -> nn.Sequential:
     )
 
 
-def cnn(classes: int, width: float = 1.0) -> nn.Sequential:
-    """Two convolutions with batch norm and pooling, then one hidden layer, for 28x28 grey images."""
+def cnn(classes: int, width: float = 1.0, batch_norm: bool = True) -> nn.Sequential:
+    """Two convolutions with batch norm, or without, and pooling, then one hidden layer, for 28x28 grey images."""
     first, second, hidden = round(16 * width), round(32 * width), round(128 * width)
+
+    def convolution(inputs: int, outputs: int) -> list[nn.Module]:
+        norms = [nn.BatchNorm2d(outputs)] if batch_norm else []
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm), *norms, nn.ReLU(), nn.MaxPool2d(2)]
+
     return nn.Sequential(
-        *(nn.Conv2d(1, first, 3, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(first, second, 3, padding=1, bias=False), nn.BatchNorm2d(second), nn.ReLU(), nn.MaxPool2d(2)),
+        *convolution(1, first),
+        *convolution(first, second),
         *(nn.Flatten(), nn.Linear(7 * 7 * second, hidden), nn.ReLU(), nn.Linear(hidden, classes)),
     )
 
