@@ -17,6 +17,9 @@ fraction of all steps in [0, 1). The base value is that of each parameter group.
     final            the end value as a share of the base value; 0 for lr and weight_decay unless given
     to               the end value itself, as for an exponent p
 
+A schedule of `partial`, of any kind, takes `rescale`: learning rates by exponent, ``[[p, lr], …]``. The learning rate,
+with whatever schedule of its own, then follows p in proportion to `partial_adaptive.interpolated_lr` of these.
+
 The end value stands after the last step, as with torch's schedulers: the n-th of N steps has gone (n − 1)/N of the way.
 """
 
@@ -32,7 +35,7 @@ from benchmarks.base.errors import BenchmarkError, nearest
 from benchmarks.base.numbers import is_number
 from benchmarks.base.references import ReferenceLookupError, is_reference, load
 from benchmarks.training.optimizers import BETAS
-from partial_adaptive import Cosine, Geometric, Linear, Steps
+from partial_adaptive import Cosine, Geometric, Linear, Steps, interpolated_lr
 
 Value = Callable[[int, float], float]
 """The value of a hyperparameter at a step, counted from 0, from its base value."""
@@ -66,7 +69,9 @@ class Schedules:
 
     def __init__(self, config: RunConfig, optimizer: torch.optim.Optimizer, total: int, epoch_steps: int) -> None:
         self._optimizer = optimizer
-        self._values = {name: value(name, options, total) for name, options in config.schedules.items()}
+        given = {name: dict(options) for name, options in config.schedules.items()}
+        self._rates = _rates(given["partial"].pop("rescale", None)) if "partial" in given else {}
+        self._values = {name: value(name, options, total) for name, options in given.items()}
         if config.milestones:
             self._values["lr"] = _milestones(config.milestones, config.gamma, epoch_steps)
         self._bases = [
@@ -83,17 +88,19 @@ class Schedules:
 
     def lr(self, step: int) -> float | None:
         """The learning rate of a step, of the first parameter group; None where there is none."""
-        base = self._bases[0].get("lr")
-        if base is None or "lr" not in self._values:
-            return base
-        return self._values["lr"](step, base)
+        return self._of(self._bases[0], step).get("lr", self._bases[0].get("lr"))
 
     def values(self, step: int) -> list[dict[str, float]]:
         """What each group is given at a step, counted from 0."""
-        return [
-            {name: value(step, base[name]) for name, value in self._values.items() if name in base}
-            for base in self._bases
-        ]
+        return [self._of(base, step) for base in self._bases]
+
+    def _of(self, base: Mapping[str, float], step: int) -> dict[str, float]:
+        """What a group with these base values is given."""
+        values = {name: value(step, base[name]) for name, value in self._values.items() if name in base}
+        if self._rates and "partial" in values and "lr" in base:
+            now, then = (interpolated_lr(p, self._rates) for p in (values["partial"], base["partial"]))
+            values["lr"] = values.get("lr", base["lr"]) * now / then
+        return values
 
     def apply(self, step: int) -> None:
         """Write the values of a step into the groups before it is taken."""
@@ -186,6 +193,21 @@ def _steps(name: str, options: Mapping[str, Any], total: int, warmup: int) -> Va
         )
     curve = Steps({moment + 1: _number(name, "to", one) for moment, one in zip(at, values, strict=True)})
     return lambda step, base: curve(base, step + 1)
+
+
+def _rates(given: Any) -> dict[float, float]:
+    """Learning rates by exponent; none where there is no `rescale`."""
+    if given is None:
+        return {}
+    try:
+        rates = {float(p): float(lr) for p, lr in given}
+        interpolated_lr(0.5, rates)
+    except (TypeError, ValueError) as error:
+        raise ScheduleError(
+            "schedules.partial.rescale: must be two or more learning rates > 0 by exponents in [0, 1], "
+            f"e.g. [[0.0, 1.0], [0.5, 0.001]], got {given!r}"
+        ) from error
+    return rates
 
 
 def _milestones(milestones: tuple[int, ...], gamma: float, epoch_steps: int) -> Value:

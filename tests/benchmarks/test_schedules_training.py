@@ -14,6 +14,7 @@ from benchmarks.base.config import RunConfig
 from benchmarks.base.errors import BenchmarkError
 from benchmarks.training import engine, schedules
 from benchmarks.training.settings import check
+from partial_adaptive import interpolated_lr
 
 TOTAL = 20
 PADAM = RunConfig("digits-mlp", "padam", {"lr": 0.1, "partial": 0.125, "betas": [0.9, 0.999]}, epochs=2, max_steps=4)
@@ -72,6 +73,25 @@ def test_an_exponent_goes_to_a_value() -> None:
     assert p == [0.5] * 10 + [0.125] * 5 + [0.0] * 5
 
 
+def test_the_learning_rate_follows_p(tmp_path: Path) -> None:
+    """With `rescale` it is its own schedule's, in every group, times what belongs to p, over that of the first p."""
+    known = {0.0: 1.0, 0.5: 0.01}
+    chosen = {
+        "lr": {"kind": "cosine"},
+        "partial": {"kind": "linear", "to": 0.5, "rescale": [[p, lr] for p, lr in known.items()]},
+    }
+    config = dataclasses.replace(PADAM, schedules=chosen, groups=({"match": "biases", "lr": 0.02},))
+    run = engine.Run(config, tmp_path, CPU, captured=False)
+    moving = run.schedules
+    for step in range(8):
+        rest, biases = moving.values(step)
+        factor = interpolated_lr(rest["partial"], known) / interpolated_lr(0.125, known)
+        assert rest["lr"] == moving.lr(step) == pytest.approx(_values({"kind": "cosine"}, total=8)[step] * factor)
+        assert biases["lr"] == pytest.approx(rest["lr"] / 5)
+    alone = dataclasses.replace(config, schedules={"partial": chosen["partial"]})
+    assert engine.Run(alone, tmp_path, CPU, captured=False).schedules.lr(0) == pytest.approx(0.1)
+
+
 def test_a_function_of_ones_own() -> None:
     """It gets the step from 0, all steps, the base value and its options."""
     values = _values({"kind": "test_schedules_training:bounce", "depth": 0.5})
@@ -84,6 +104,7 @@ SCHEDULES: list[dict[str, dict[str, Any]]] = [
     {"lr": {"kind": "linear", "final": 0.5}, "beta1": {"kind": "cosine", "to": 0.5}},
     {"lr": {"kind": "wsd", "decay": 0.5}, "beta2": {"kind": "steps", "at": [0.5], "to": 0.9}},
     {"lr": {"kind": "exponential", "final": 0.1}, "partial": {"kind": "steps", "at": [3, 5], "to": [0.0, 0.25]}},
+    {"lr": {"kind": "cosine"}, "partial": {"kind": "linear", "to": 0.5, "rescale": [[0.0, 1.0], [0.5, 0.01]]}},
     {"lr": {"kind": "test_schedules_training:bounce", "depth": 0.5}},
 ]
 
@@ -147,6 +168,10 @@ def test_what_a_step_is_taken_with(tmp_path: Path) -> None:
         ),
         ({"partial": {"kind": "cosine"}}, r"schedules\.partial: where does it end\? give to"),
         ({"partial": {"kind": "linear", "to": 0.7}}, r"schedules\.partial: padam: .*0\.7"),
+        ({"partial": {"kind": "linear", "to": 0.1, "rescale": 3}}, r"schedules\.partial\.rescale: must be .* got 3"),
+        ({"partial": {"kind": "linear", "to": 0.1, "rescale": [[0.5, 0.1]]}}, r"rescale: must be two or more"),
+        ({"partial": {"kind": "linear", "to": 0.1, "rescale": [[0, 1], [0.5, 0]]}}, r"rescale: must be .* rates > 0"),
+        ({"lr": {"kind": "cosine", "rescale": [[0, 1], [1, 2]]}}, r"schedules\.lr\.rescale: no option of 'cosine'"),
         ({"beta1": {"kind": "linear", "to": 1.0}}, r"schedules\.beta1: padam: .*betas"),
         ({"lr": {"kind": "nowhere:at_all"}}, r"schedules\.lr\.kind: 'nowhere:at_all': there is no module"),
         ({"lr": {"kind": "test_schedules_training:bounce"}}, r"schedules\.lr: .*bounce at step 0: .*depth"),
