@@ -1,5 +1,6 @@
 """Processes that are started once, and in which the tests of distributed training run one function after the other."""
 
+import faulthandler
 import multiprocessing
 import os
 import shutil
@@ -112,6 +113,7 @@ def mesh(*sizes: int, names: tuple[str, ...] | None = None) -> DeviceMesh:
 
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
     """What a process does: answer until nobody asks any more."""
+    faulthandler.enable()  # one that is killed by a signal says where it was
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
