@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from benchmarks.report import exponents
 from benchmarks.theory import counterexample, counterexample_report, publish
 from benchmarks.theory.record import load as load_record
 from benchmarks.theory.regret import study, study_report
@@ -51,6 +52,7 @@ def main() -> None:
         save("bias-correction", bias_correction())
         save("metric", metric())
         save("spectrum", spectrum())
+        save("which-p", which_p(exponents.curves(exponents.studies())))
     regret = load_record(study.Record, HERE / "regret.json", "")
     save("regret", study_report.figures(regret)["bound"])
     examples = load_record(counterexample.Record, HERE / "counterexample.json", "")
@@ -126,6 +128,45 @@ def _draw_rates(axis: Any, accuracy: dict[float, list[list[float]]]) -> None:
     axis.set_ylabel("test accuracy, %")
     axis.legend(loc="lower left", bbox_to_anchor=(0.055, 0.02), fontsize=8.5, handlelength=1.0, handletextpad=0.5)
     axis.set_title("and with it the learning rate to use")
+
+
+def which_p(curves: Sequence[exponents.Choice]) -> Figure:
+    """What each p comes to, by workload, and the learning rate that is best for it; colours are estimators."""
+    workloads = list(dict.fromkeys(curve.study.workload for curve in curves))
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    figure = Figure(figsize=(3.2 * len(workloads), 5.2), layout="constrained")
+    panels = figure.subplots(2, len(workloads), sharex=True, squeeze=False, height_ratios=(1.5, 1))
+    for curve in curves:
+        score, rate = panels[:, workloads.index(curve.study.workload)]
+        tint, p = f"C{names.index(curve.name)}", [entry.p for entry in curve.entries]
+        means, lows, highs = zip(*map(_lower_is_better, curve.entries), strict=True)
+        ends = [np.subtract(means, lows), np.subtract(highs, means)]
+        score.errorbar(p, means, ends, color=tint, marker="o", markersize=4, linewidth=1.4, capsize=2)
+        rate.plot(p, [entry.lr for entry in curve.entries], color=tint, marker="o", markersize=4, label=curve.name)
+    for (score, rate), workload in zip(panels.T, workloads, strict=True):
+        sample = next(curve for curve in curves if curve.study.workload == workload).entries[0]
+        score.set_title(workload[:1].upper() + workload[1:])
+        score.set_ylabel(exponents.quantity(sample).replace("test accuracy", "test error"))
+        for axis in (score, rate):
+            axis.set_yscale("log")
+        rate.set_ylabel("best learning rate")
+        rate.set_xlabel("p")
+        rate.set_xticks([0, 1 / 8, 1 / 4, 3 / 8, 1 / 2], ["0", "1/8", "1/4", "3/8", "1/2"])
+    handles, labels = [], []
+    for axis in panels[1]:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            if label not in labels:
+                handles.append(handle)
+                labels.append(label)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def _lower_is_better(entry: exponents.Entry) -> tuple[float, float, float]:
+    """The final mean and its interval, of an accuracy the error."""
+    final = entry.final
+    low, high = (final.mean if np.isnan(end) else end for end in (final.low, final.high))
+    return (100 - final.mean, 100 - high, 100 - low) if exponents.percent(entry) else (final.mean, low, high)
 
 
 def trained_scales() -> Tensor:

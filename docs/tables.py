@@ -30,6 +30,7 @@ def current() -> dict[str, str]:
         **step_sizes(),
         "environments": environments(),
         "versions": versions(),
+        **which_p(),
     }
 
 
@@ -120,6 +121,16 @@ def step_sizes() -> dict[str, str]:
     return {
         name: f"{table(one.headers, one.texts)}\n{textwrap.fill(' '.join((*one.notes, made)), 119)}\n"
         for name, one in tables.items()
+    }
+
+
+def which_p() -> dict[str, str]:
+    """What the studies `which-p-…` on record say."""
+    from benchmarks.report import exponents
+
+    return {
+        name: f"{table(one.header, one.rows)}\n{textwrap.fill(one.note, 119)}\n"
+        for name, one in exponents.tables().items()
     }
 
 

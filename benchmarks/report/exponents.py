@@ -1,0 +1,331 @@
+"""Which p: what the studies `which-p-…` on record say of the exponent, over workloads and estimators."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.base.store import Store
+from benchmarks.report import cells
+from benchmarks.report.documented import Documented
+from benchmarks.report.groups import groups, metric
+from benchmarks.report.results import Report, Series, collect
+from benchmarks.report.sensitivity import Line, lines, tolerances
+from benchmarks.report.statistics import Summary, summarize
+from benchmarks.report.verdicts import judge
+from benchmarks.studies import load, names
+from benchmarks.studies.tuning import edges
+
+RECORDS = Path(__file__).parents[1] / "results" / "cpu"
+PREFIX = "which-p-"
+OPEN = "°"  # beside what is not told from the chosen one
+_SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
+
+
+class Study(NamedTuple):
+    """A study on record.
+
+    Args:
+        name: as `run` takes it.
+        workload: what it trains, in words.
+        question: what it asks besides: "" for p itself, else "estimators", "direction" or "bias".
+        report: its results.
+    """
+
+    name: str
+    workload: str
+    question: str
+    report: Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One entry of a study: what was tried for it, and the runs of the setting that was chosen.
+
+    Args:
+        series: the chosen setting, with seeds that the choice has not seen.
+        line: its score over the learning rates tried.
+        trials: how many there were.
+        edge: whether the chosen learning rate is the smallest or largest tried.
+    """
+
+    series: Series
+    line: Line
+    trials: int
+    edge: bool
+
+    @property
+    def p(self) -> float:
+        """The exponent, the first one where it moves."""
+        return float(self.series.arm.config.hyper["partial"])
+
+    @property
+    def lr(self) -> float:
+        """The chosen learning rate."""
+        return float(self.series.arm.config.hyper["lr"])
+
+    @property
+    def validation(self) -> float:
+        """The score of the chosen setting on the held-out part, greater being better."""
+        return self.line.profile.scores[self.line.profile.best]
+
+    @property
+    def final(self) -> Summary:
+        """The final scores of the runs that did not diverge."""
+        return summarize(self.series.finals, bounds=metric(self.series.arm.config.subject).bounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Entries that one question sets beside each other on one workload, and what they are compared with.
+
+    Args:
+        study: where they stand.
+        name: of what they have in common, such as the estimator.
+        entries: in their order.
+    """
+
+    study: Study
+    name: str
+    entries: Sequence[Entry]
+
+    @property
+    def base(self) -> Entry:
+        """The entry that did best on the held-out part: the final runs have had no part in choosing it."""
+        return max(self.entries, key=lambda entry: entry.validation)
+
+    def words(self) -> Mapping[str, str]:
+        """By label, how the final runs compare with those of the base, by the verdicts of a report."""
+        arms = tuple(entry.series.arm for entry in self.entries)
+        study = dataclasses.replace(self.study.report.study, arms=arms, reference=self.base.series.arm.label)
+        report = Report(study, tuple(entry.series for entry in self.entries), 0)
+        (subject,) = study.subjects
+        return {one.series.arm.label: one.word for one in judge(report, subject).rows}
+
+
+def studies(root: Path = RECORDS) -> list[Study]:
+    """The studies that are complete on record, by their names."""
+    found = []
+    for name in names():
+        workload, _, question = name.removeprefix(PREFIX).partition("-")
+        if name.startswith(PREFIX) and (root / workload).is_dir():
+            report = collect(load(name), Store(root / workload))
+            if not report.missing and not report.waiting:
+                found.append(Study(name, report.study.title.partition(": ")[2], question, report))
+    return found
+
+
+def entries(report: Report) -> list[Entry]:
+    """The entries of a tuned study."""
+    (subject,) = report.study.subjects
+    tried = {line.group.key: line for line in lines(report, subject)}
+    candidates = {group.key: [one.arm for one in group.candidates] for group in groups(report)}
+    found = []
+    for one in report.series:
+        line, arms = tried[one.arm.label], candidates[one.arm.label]
+        chosen = next(arm for arm in arms if arm.refit == one.arm.config)
+        found.append(Entry(one, line, len(arms), any(edge.name == "lr" for edge in edges(chosen, arms))))
+    return found
+
+
+def curves(found: Iterable[Study]) -> list[Choice]:
+    """Every estimator on every workload, over p."""
+    made: list[Choice] = []
+    for study in found:
+        if study.question not in ("", "estimators"):
+            continue
+        by_title: dict[str, list[Entry]] = {}
+        for entry in entries(study.report):
+            if "partial" in entry.series.arm.config.hyper:
+                title = re.sub(r" \(p = .*\)", "", entry.series.arm.title)
+                by_title.setdefault(title, []).append(entry)
+        made += [Choice(study, title, some) for title, some in by_title.items()]
+    return made
+
+
+def quantity(entry: Entry) -> str:
+    """What its score is called."""
+    return metric(entry.series.arm.config.subject).title
+
+
+def percent(entry: Entry) -> bool:
+    """Whether its score is a share in percent, of which more is better."""
+    return metric(entry.series.arm.config.subject).percent
+
+
+def by_exponent(found: Sequence[Study]) -> Documented:
+    """The final score at each p, each with its own best learning rate."""
+    rows = []
+    for curve in curves(found):
+        words = curve.words()
+        marked = {entry.p: _score(entry, words, curve.base) for entry in curve.entries}
+        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES)))
+    note = (
+        "Mean after the last epoch over the seeds, with its 95 % interval, each p at the learning rate that was best "
+        "for it on the held-out tenth of the training set. Bold: the p that was best there, by which the others are "
+        f"judged, with Holm's correction over a row. {OPEN}: not told from it. ↑: better than it."
+    )
+    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES)), rows, note)
+
+
+def rates(found: Sequence[Study]) -> Documented:
+    """The best learning rate at each p, how it moves, and how near it one has to be."""
+    rows = []
+    for curve in curves(found):
+        (subject,) = curve.study.report.study.subjects
+        limits, _ = tolerances([entry.line for entry in curve.entries], subject)
+        widths = [entry.line.profile.width(limit) for entry, limit in zip(curve.entries, limits, strict=True)]
+        per_unit, off = _line(curve.entries)
+        marked = {
+            entry.p: f"{entry.lr:.2g}{'!' * entry.edge} ({'≥ ' * more}{width:.1f})"
+            for entry, (width, more) in zip(curve.entries, widths, strict=True)
+        }
+        cell = f"{cells.decimal(per_unit, 1)} ± {off:.2f}" if math.isfinite(per_unit) else cells.DASH
+        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES), cell))
+    note = (
+        "The learning rate that was best on the held-out part, and in brackets the decades around it within which the "
+        "score stays within one standard deviation of the seeds, or within 5 % where a setting was tried with one "
+        "seed; ≥ where that reaches the end of what was tried. !: the smallest or largest tried. Slope: decades of "
+        "the best learning rate per unit of p by least squares, ± the largest distance of a point from the line, in "
+        "decades; without those at an end."
+    )
+    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES), "slope"), rows, note)
+
+
+def beside(found: Sequence[Study]) -> Documented:
+    """The baselines and the chosen exponent."""
+    rows: list[tuple[str, ...]] = []
+    for study in found:
+        if study.question:
+            continue
+        everything = entries(study.report)
+        ours = [entry for entry in everything if "partial" in entry.series.arm.config.hyper]
+        base = Choice(study, "", ours).base
+        choice = Choice(study, "", [base, *(entry for entry in everything if entry not in ours)])
+        rows += _against(choice, base)
+    note = "The p that was best on the held-out part of each workload, and the baselines against it. Equal trials."
+    return Documented(_AGAINST, rows, note)
+
+
+def among(found: Sequence[Study], question: str) -> Documented:
+    """All entries of the studies that ask this, against the one that was best on the held-out part."""
+    rows: list[tuple[str, ...]] = []
+    for study in found:
+        if study.question == question:
+            choice = Choice(study, "", entries(study.report))
+            rows += _against(choice, choice.base)
+    return Documented(_AGAINST, rows, "Against the entry that was best on the held-out part of each workload.")
+
+
+def budgets(found: Sequence[Study]) -> Documented:
+    """What was spent on each study, and by what code."""
+    rows = []
+    for study in found:
+        report = study.report
+        runs = [run for one in (*report.trials, *report.series) for run in one.runs.values()]
+        some = entries(report)
+        seconds = sum((epoch.time.train_s or 0) + (epoch.time.eval_s or 0) for run in runs for epoch in run.epochs)
+        facts = report.environment
+        rows.append(
+            (
+                f"`{study.name}`",
+                str(len(some)),
+                _span(entry.trials for entry in some),
+                _span(len(run.runs) for run in report.trials),
+                _span(len(one.runs) for one in report.series),
+                f"{len(runs):,}",
+                str(sum(run.diverged for run in runs)),
+                str(sum(entry.edge for entry in some)),
+                f"{seconds / 60:.0f}",
+                facts["commit"],
+                facts["sources"],
+                facts["torch"],
+            )
+        )
+    spent = ("study", "entries", "settings each", "seeds of a setting", "final seeds", "runs", "diverged")
+    header = (*spent, "at the edge", "CPU minutes", "commit", "sources", "torch")
+    return Documented(header, rows, "At the edge: entries whose best learning rate is the smallest or largest tried.")
+
+
+TABLES = (
+    "exponents",
+    "exponent-rates",
+    "exponent-baselines",
+    "exponent-direction",
+    "exponent-bias",
+    "exponent-budgets",
+)
+
+
+def tables(root: Path = RECORDS) -> dict[str, Documented]:
+    """All of them, by the names that the page gives them."""
+    found = studies(root)
+    made = (
+        by_exponent(found),
+        rates(found),
+        beside(found),
+        among(found, "direction"),
+        among(found, "bias"),
+        budgets(found),
+    )
+    return dict(zip(TABLES, made, strict=True))
+
+
+_AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict")
+
+
+def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
+    words = choice.words()
+    rows: list[tuple[str, ...]] = []
+    for entry in choice.entries:
+        label = entry.series.arm.label
+        own = entry is base
+        difference = cells.DASH if own else cells.decimal(entry.final.mean - base.final.mean, _digits(entry), "+")
+        name = f"**{entry.series.arm.title}**" if own else entry.series.arm.title
+        word = "the best there" if own else words[label]
+        lr = f"{entry.lr:.2g}{'!' * entry.edge}"
+        rows.append((choice.study.workload, name, lr, _interval(entry), difference, word))
+    return rows
+
+
+def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:
+    text = _interval(entry)
+    if entry is base:
+        return f"**{text}**"
+    word = words[entry.series.arm.label]
+    return text + {"worse": "", "diverged": "", "better": " ↑", "undecided": f" {OPEN}"}.get(word, f" ({word})")
+
+
+def _interval(entry: Entry) -> str:
+    final, digits = entry.final, _digits(entry)
+    ends = "" if math.isnan(final.low) else f" [{final.low:.{digits}f}, {final.high:.{digits}f}]"
+    mean = "" if math.isnan(final.mean) else f"{final.mean:.{digits}f}{ends}"
+    lost = f"({entry.series.diverged} of {len(entry.series.runs)} diverged)" if entry.series.diverged else ""
+    return " ".join(filter(None, (mean, lost)))
+
+
+def _digits(entry: Entry) -> int:
+    """Decimals that show two digits of the interval's half."""
+    final = entry.final
+    half = (final.high - final.low) / 2
+    return min(max(1 - math.floor(math.log10(half)), 1), 4) if half > 0 else 2
+
+
+def _line(some: Sequence[Entry]) -> tuple[float, float]:
+    """The slope of log₁₀ of the best learning rate against p, and the largest distance from that line."""
+    known = [(entry.p, math.log10(entry.lr)) for entry in some if not entry.edge]
+    if len(known) < 3:
+        return math.nan, math.nan
+    p, rate = np.array(known).T
+    per_unit, start = np.polyfit(p, rate, 1)
+    return float(per_unit), float(np.abs(rate - (start + per_unit * p)).max())
+
+
+def _span(values: Iterable[int]) -> str:
+    some = sorted(set(values))
+    return "–".join(map(str, dict.fromkeys((some[0], some[-1])))) if some else cells.DASH

@@ -1,0 +1,129 @@
+"""Which p: what is said of a study follows from its runs, here ones whose scores are a formula."""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import studies
+from benchmarks.base.config import RunConfig
+from benchmarks.base.records import Cost, Epoch, Evaluation
+from benchmarks.base.store import Store
+from benchmarks.report import exponents
+from benchmarks.report.results import collect
+
+SLOPE, START, BEST = -5.5, 2.0, 0.375
+Score = Callable[[RunConfig], float]
+
+
+def valley(config: RunConfig) -> float:
+    """A loss that is least at p = 3/8 and, at each p, where log lr is on a line; baselines are as p = 0."""
+    p = config.hyper.get("partial", 0.0)
+    optimum = START + SLOPE * p if "partial" in config.hyper else math.log10(12.0)
+    noise = random.Random(f"{p} {config.optimizer} {config.seed}").gauss(0, 0.01)
+    return 1 + abs(p - BEST) + (math.log10(config.hyper["lr"]) - optimum) ** 2 + noise
+
+
+def record(root: Path, name: str, score: Score, seeds: int | None = None) -> None:
+    """Runs of a study, trials and the chosen, with these scores."""
+    study, store = studies.load(name), Store(root / name.removeprefix(exponents.PREFIX).partition("-")[0])
+    store.prepare()
+    here = {"sources": "abc", "torch": "2", "device": "cpu", "commit": "c0ffee"}
+    for run in study.runs():
+        store.write(run.config, "data", here, [epoch(score(run.config))])
+    for run in collect(study, store).study.runs(range(seeds) if seeds else None):
+        store.write(run.config, "data", here, [epoch(score(run.config))])
+
+
+def epoch(loss: float) -> Epoch:
+    """The only epoch of a run."""
+    test = Evaluation(running={"loss": None if math.isnan(loss) else loss})
+    return Epoch(epoch=1, step=10, test=test, time=Cost(train_s=60.0), diverged=math.isnan(loss))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[exponents.Study]:
+    """The studies on rare classes, two of them finished and one begun."""
+    root = tmp_path_factory.mktemp("cpu")
+    record(root, "which-p-zipf", valley)
+    record(root, "which-p-zipf-bias", valley)
+    record(root, "which-p-zipf-direction", valley, seeds=2)
+    return exponents.studies(root)
+
+
+def test_only_whole_studies_are_read(recorded: list[exponents.Study]) -> None:
+    """One whose runs are not all there says nothing yet, and one without a folder neither."""
+    assert [one.name for one in recorded] == ["which-p-zipf", "which-p-zipf-bias"]
+    assert [one.question for one in recorded] == ["", "bias"]
+
+
+def test_the_best_p_is_chosen_without_the_final_runs(recorded: list[exponents.Study]) -> None:
+    """By the held-out part, at its best learning rate; the final runs then judge the others against it."""
+    (curve,) = exponents.curves(recorded)
+    assert (curve.name, curve.base.p) == ("PartialAdam", BEST)
+    words = curve.words()
+    assert set(words.values()) == {"worse"}
+    assert len(words) == 5
+    (row,) = exponents.by_exponent(recorded).rows
+    assert [cell.startswith("**") for cell in row[2:]] == [False] * 4 + [True, False]
+    assert not any(exponents.OPEN in cell for cell in row)
+
+
+def test_what_cannot_be_told_apart_is_marked(tmp_path: Path) -> None:
+    """Where p makes no difference, no p is said to be worse, whichever was chosen."""
+    record(tmp_path, "which-p-zipf", lambda config: 1 + random.Random(repr(config)).gauss(0, 0.1))
+    (row,) = exponents.by_exponent(exponents.studies(tmp_path)).rows
+    assert [cell.endswith(exponents.OPEN) or cell.startswith("**") for cell in row[2:]] == [True] * 6
+
+
+def test_a_diverged_run_is_shown(tmp_path: Path) -> None:
+    """It is neither dropped nor averaged over."""
+
+    def score(config: RunConfig) -> float:
+        lost = config.hyper.get("partial") == 0.5 and config.seed == 3
+        return math.nan if lost else valley(config)
+
+    record(tmp_path, "which-p-zipf", score)
+    found = exponents.studies(tmp_path)
+    (row,) = exponents.by_exponent(found).rows
+    assert row[-1].endswith("(1 of 10 diverged)")
+    assert exponents.budgets(found).rows[0][6] == "1"
+
+
+def test_how_the_learning_rate_moves(recorded: list[exponents.Study]) -> None:
+    """The slope is that of the formula, up to the spacing of the rates tried; the width is that of the valley."""
+    (row,) = exponents.rates(recorded).rows
+    slope = float(row[-1].partition(" ± ")[0].replace("−", "-"))
+    assert slope == pytest.approx(SLOPE, abs=0.4)
+    (curve,) = exponents.curves(recorded)
+    for entry in curve.entries:
+        assert abs(math.log10(entry.lr) - (START + SLOPE * entry.p)) < 0.15
+        assert not entry.edge
+
+
+def test_a_best_rate_at_the_end_is_flagged(tmp_path: Path) -> None:
+    """What may lie beyond the range is not counted on."""
+    record(tmp_path, "which-p-zipf", lambda config: 1 / config.hyper["lr"])
+    found = exponents.studies(tmp_path)
+    (row,) = exponents.rates(found).rows
+    assert all("!" in cell for cell in row[2:-1])
+    assert row[-1] == "–"
+    assert exponents.budgets(found).rows[0][7] == "11"
+
+
+def test_baselines_stand_beside_the_best(recorded: list[exponents.Study]) -> None:
+    """Each against the chosen p, with its difference."""
+    rows = exponents.beside(recorded).rows
+    assert next(row[1] for row in rows) == "**PartialAdam (p = 3/8)**"
+    assert len(rows) == 6
+    assert all(row[-1] == "worse" for row in rows[1:])
+    assert float(rows[1][4]) == pytest.approx(BEST, abs=0.05)
+
+
+def test_each_table_is_of_one_page(recorded: list[exponents.Study], tmp_path: Path) -> None:
+    """All have their names, and are empty, not wrong, where nothing is on record."""
+    assert all(not table.rows for table in exponents.tables(tmp_path).values())
+    assert {row[0] for row in exponents.budgets(recorded).rows} == {"`which-p-zipf`", "`which-p-zipf-bias`"}
+    assert len(exponents.among(recorded, "bias").rows) == 6
