@@ -99,10 +99,10 @@ class Choice:
         """The entry that did best on the held-out part: the final runs have had no part in choosing it."""
         return max(self.entries, key=lambda entry: entry.validation)
 
-    def words(self) -> Mapping[str, str]:
-        """By label, how the final runs compare with those of the base, by the verdicts of a report."""
+    def words(self, base: Entry) -> Mapping[str, str]:
+        """By label, how the final runs compare with those of `base`, by the verdicts of a report."""
         arms = tuple(entry.series.arm for entry in self.entries)
-        study = dataclasses.replace(self.study.report.study, arms=arms, reference=self.base.series.arm.label)
+        study = dataclasses.replace(self.study.report.study, arms=arms, reference=base.series.arm.label)
         report = Report(study, tuple(entry.series for entry in self.entries), 0)
         (subject,) = study.subjects
         return {one.series.arm.label: one.word for one in judge(report, subject).rows}
@@ -162,7 +162,7 @@ def by_exponent(found: Sequence[Study]) -> Documented:
     """The final score at each p, each with its own best learning rate."""
     rows = []
     for curve in curves(found):
-        words = curve.words()
+        words = curve.words(curve.base)
         marked = {entry.p: _score(entry, words, curve.base) for entry in curve.entries}
         rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES)))
     note = (
@@ -208,7 +208,7 @@ def beside(found: Sequence[Study]) -> Documented:
         base = Choice(study, "", ours).base
         choice = Choice(study, "", [base, *(entry for entry in everything if entry not in ours)])
         rows += _against(choice, base)
-    note = "The p that was best on the held-out part of each workload, and the baselines against it. Equal trials."
+    note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
     return Documented(_AGAINST, rows, note)
 
 
@@ -280,14 +280,14 @@ _AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict")
 
 
 def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
-    words = choice.words()
+    words = choice.words(base)
     rows: list[tuple[str, ...]] = []
     for entry in choice.entries:
         label = entry.series.arm.label
         own = entry is base
         difference = cells.DASH if own else cells.decimal(entry.final.mean - base.final.mean, _digits(entry), "+")
         name = f"**{entry.series.arm.title}**" if own else entry.series.arm.title
-        word = "the best there" if own else words[label]
+        word = "compared with" if own else words[label]
         lr = f"{entry.lr:.2g}{'!' * entry.edge}"
         rows.append((choice.study.workload, name, lr, _interval(entry), difference, word))
     return rows

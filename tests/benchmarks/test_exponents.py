@@ -63,7 +63,7 @@ def test_the_best_p_is_chosen_without_the_final_runs(recorded: list[exponents.St
     """By the held-out part, at its best learning rate; the final runs then judge the others against it."""
     (curve,) = exponents.curves(recorded)
     assert (curve.name, curve.base.p) == ("PartialAdam", BEST)
-    words = curve.words()
+    words = curve.words(curve.base)
     assert set(words.values()) == {"worse"}
     assert len(words) == 5
     (row,) = exponents.by_exponent(recorded).rows
@@ -120,6 +120,14 @@ def test_baselines_stand_beside_the_best(recorded: list[exponents.Study]) -> Non
     assert len(rows) == 6
     assert all(row[-1] == "worse" for row in rows[1:])
     assert float(rows[1][4]) == pytest.approx(BEST, abs=0.05)
+
+
+def test_a_better_baseline_is_called_so(tmp_path: Path) -> None:
+    """The exponents are chosen among themselves, also where a baseline is best on the held-out part."""
+    record(tmp_path, "which-p-zipf", lambda config: valley(config) - 0.9 * (config.optimizer == "muon"))
+    rows = exponents.beside(exponents.studies(tmp_path)).rows
+    assert next(row[1] for row in rows) == "**PartialAdam (p = 3/8)**"
+    assert [row[-1] for row in rows if "Muon" in row[1]] == ["better"]
 
 
 def test_each_table_is_of_one_page(recorded: list[exponents.Study], tmp_path: Path) -> None:
