@@ -123,6 +123,16 @@ def _add_reading(commands: Commands) -> None:
     command.add_argument("--sd", type=_positive, metavar="S", help="over seeds (that of finished runs)")
     command.add_argument("--results", type=Path, default=Path("runs"), metavar="DIR", help="the results store (runs/)")
 
+    command = commands.add_parser("pack", help="write the finished runs of a store into one file")
+    command.set_defaults(command=_pack)
+    command.add_argument("store", type=Path, help="the results store")
+    command.add_argument("archive", type=Path, metavar="FILE.tar.xz", help="where they go")
+
+    command = commands.add_parser("unpack", help="put the runs of such a file into a store")
+    command.set_defaults(command=_unpack)
+    command.add_argument("archive", type=Path, metavar="FILE.tar.xz", help="what `pack` wrote")
+    command.add_argument("store", type=Path, help="the results store")
+
 
 def _add_speed(commands: Commands) -> None:
     """What measures time."""
@@ -296,6 +306,22 @@ def _seeds_needed(options: argparse.Namespace) -> int:
 
     for line in session.seeds(options.study, options.results, options.difference, options.sd):
         print(line)
+    return DONE
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from benchmarks.base import archive
+    from benchmarks.base.store import Store
+
+    print(f"{archive.pack(Store(options.store), options.archive)} runs are in {options.archive}")
+    return DONE
+
+
+def _unpack(options: argparse.Namespace) -> int:
+    from benchmarks.base import archive
+    from benchmarks.base.store import Store
+
+    print(f"{archive.unpack(options.archive, Store(options.store))} runs are new in {options.store}")
     return DONE
 
 

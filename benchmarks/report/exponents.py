@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.base import archive
 from benchmarks.base.store import Store
 from benchmarks.report import cells
 from benchmarks.report.documented import Documented
@@ -109,14 +111,18 @@ class Choice:
 
 
 def studies(root: Path = RECORDS) -> list[Study]:
-    """The studies that are complete on record, by their names."""
+    """The studies that are complete on record, by their names; there is an archive of each workload's runs."""
     found = []
-    for name in names():
-        workload, _, question = name.removeprefix(PREFIX).partition("-")
-        if name.startswith(PREFIX) and (root / workload).is_dir():
-            report = collect(load(name), Store(root / workload))
-            if not report.missing and not report.waiting:
-                found.append(Study(name, report.study.title.partition(": ")[2], question, report))
+    with tempfile.TemporaryDirectory() as folder:
+        stores = {path.name.removesuffix(archive.SUFFIX): path for path in sorted(root.glob(f"*{archive.SUFFIX}"))}
+        for workload, path in stores.items():
+            archive.unpack(path, Store(Path(folder, workload)))
+        for name in names():
+            workload, _, question = name.removeprefix(PREFIX).partition("-")
+            if name.startswith(PREFIX) and workload in stores:
+                report = collect(load(name), Store(Path(folder, workload)))
+                if not report.missing and not report.waiting:
+                    found.append(Study(name, report.study.title.partition(": ")[2], question, report))
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import studies
+from benchmarks.base import archive
 from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store
@@ -27,14 +28,16 @@ def valley(config: RunConfig) -> float:
 
 
 def record(root: Path, name: str, score: Score, seeds: int | None = None) -> None:
-    """Runs of a study, trials and the chosen, with these scores."""
-    study, store = studies.load(name), Store(root / name.removeprefix(exponents.PREFIX).partition("-")[0])
+    """An archive with runs of a study, trials and the chosen, with these scores, and what it had before."""
+    workload = name.removeprefix(exponents.PREFIX).partition("-")[0]
+    study, store = studies.load(name), Store(root / workload)
     store.prepare()
     here = {"sources": "abc", "torch": "2", "device": "cpu", "commit": "c0ffee"}
     for run in study.runs():
         store.write(run.config, "data", here, [epoch(score(run.config))])
     for run in collect(study, store).study.runs(range(seeds) if seeds else None):
         store.write(run.config, "data", here, [epoch(score(run.config))])
+    archive.pack(store, root / f"{workload}{archive.SUFFIX}")
 
 
 def epoch(loss: float) -> Epoch:
