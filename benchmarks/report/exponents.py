@@ -215,7 +215,7 @@ def beside(found: Sequence[Study]) -> Documented:
         choice = Choice(study, "", [base, *(entry for entry in everything if entry not in ours)])
         rows += _against(choice, base)
     note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
-    return Documented(_AGAINST, rows, note)
+    return Documented(_AGAINST, rows, f"{note} {_targets(found)}")
 
 
 def among(found: Sequence[Study], question: str) -> Documented:
@@ -225,7 +225,14 @@ def among(found: Sequence[Study], question: str) -> Documented:
         if study.question == question:
             choice = Choice(study, "", entries(study.report))
             rows += _against(choice, choice.base)
-    return Documented(_AGAINST, rows, "Against the entry that was best on the held-out part of each workload.")
+    note = "Against the entry that was best on the held-out part of each workload."
+    return Documented(_AGAINST, rows, f"{note} {_targets(found)}")
+
+
+def _targets(found: Sequence[Study]) -> str:
+    """What the targets are, in words."""
+    said = {one.workload: one.report.study.target for one in found}
+    return f"Targets: {'; '.join(f'{workload}: {target:g}' for workload, target in said.items() if target)}."
 
 
 def budgets(found: Sequence[Study]) -> Documented:
@@ -282,7 +289,7 @@ def tables(root: Path = RECORDS) -> dict[str, Documented]:
     return dict(zip(TABLES, made, strict=True))
 
 
-_AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict")
+_AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict", "to the target, epochs")
 
 
 def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
@@ -295,8 +302,18 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
         name = f"**{entry.series.arm.title}**" if own else entry.series.arm.title
         word = "compared with" if own else words[label]
         lr = f"{entry.lr:.2g}{'!' * entry.edge}"
-        rows.append((choice.study.workload, name, lr, _interval(entry), difference, word))
+        rows.append((choice.study.workload, name, lr, _interval(entry), difference, word, _to_target(choice, entry)))
     return rows
+
+
+def _to_target(choice: Choice, entry: Entry) -> str:
+    """The mean of the epochs after which the runs first reached the study's target, and how many did."""
+    target = choice.study.report.study.target
+    reached = [] if target is None else [epoch for epoch, _ in entry.series.to_target(target).values()]
+    count, runs = len(reached), len(entry.series.runs)
+    if not reached:
+        return "never" if target is not None else cells.DASH
+    return f"{np.mean(reached):.1f}" + (f" ({count} of {runs})" if count < runs else "")
 
 
 def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:

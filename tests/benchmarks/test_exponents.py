@@ -121,7 +121,8 @@ def test_baselines_stand_beside_the_best(recorded: list[exponents.Study]) -> Non
     rows = exponents.beside(recorded).rows
     assert next(row[1] for row in rows) == "**PartialAdam (p = 3/8)**"
     assert len(rows) == 6
-    assert all(row[-1] == "worse" for row in rows[1:])
+    assert all(row[-2] == "worse" for row in rows[1:])
+    assert [row[-1] for row in rows][:2] == ["1.0 (5 of 10)", "never"]
     assert float(rows[1][4]) == pytest.approx(BEST, abs=0.05)
 
 
@@ -130,7 +131,7 @@ def test_a_better_baseline_is_called_so(tmp_path: Path) -> None:
     record(tmp_path, "which-p-zipf", lambda config: valley(config) / (100 if config.optimizer == "muon" else 1))
     rows = exponents.beside(exponents.studies(tmp_path)).rows
     assert next(row[1] for row in rows) == "**PartialAdam (p = 3/8)**"
-    assert [row[-1] for row in rows if "Muon" in row[1]] == ["better"]
+    assert [row[-2:] for row in rows if "Muon" in row[1]] == [("better", "1.0")]
 
 
 def test_each_table_is_of_one_page(recorded: list[exponents.Study], tmp_path: Path) -> None:
