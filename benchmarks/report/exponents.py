@@ -215,7 +215,7 @@ def beside(found: Sequence[Study]) -> Documented:
         choice = Choice(study, "", [base, *(entry for entry in everything if entry not in ours)])
         rows += _against(choice, base)
     note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
-    return Documented(_AGAINST, rows, f"{note} {_targets(found)}")
+    return Documented(_AGAINST, rows, note + _targets(found))
 
 
 def among(found: Sequence[Study], question: str) -> Documented:
@@ -226,13 +226,14 @@ def among(found: Sequence[Study], question: str) -> Documented:
             choice = Choice(study, "", entries(study.report))
             rows += _against(choice, choice.base)
     note = "Against the entry that was best on the held-out part of each workload."
-    return Documented(_AGAINST, rows, f"{note} {_targets(found)}")
+    return Documented(_AGAINST, rows, note + _targets(found))
 
 
 def _targets(found: Sequence[Study]) -> str:
     """What the targets are, in words."""
     said = {one.workload: one.report.study.target for one in found}
-    return f"Targets: {'; '.join(f'{workload}: {target:g}' for workload, target in said.items() if target)}."
+    named = "; ".join(f"{workload}: {target:g}" for workload, target in said.items() if target is not None)
+    return f" Targets: {named}." if named else ""
 
 
 def budgets(found: Sequence[Study]) -> Documented:
@@ -300,7 +301,7 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
         own = entry is base
         difference = cells.DASH if own else cells.decimal(entry.final.mean - base.final.mean, _digits(entry), "+")
         name = f"**{entry.series.arm.title}**" if own else entry.series.arm.title
-        word = "compared with" if own else words[label]
+        word = "compared with" if own else words.get(label, "not compared")
         lr = f"{entry.lr:.2g}{'!' * entry.edge}"
         rows.append((choice.study.workload, name, lr, _interval(entry), difference, word, _to_target(choice, entry)))
     return rows
@@ -320,7 +321,7 @@ def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:
     text = _interval(entry)
     if entry is base:
         return f"**{text}**"
-    word = words[entry.series.arm.label]
+    word = words.get(entry.series.arm.label, "not compared")
     return text + {"worse": "", "diverged": "", "better": " ↑", "undecided": f" {OPEN}"}.get(word, f" ({word})")
 
 
