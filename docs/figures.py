@@ -134,7 +134,7 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
     """What each p comes to, by workload, and the learning rate that is best for it; colours are estimators."""
     workloads = list(dict.fromkeys(curve.study.workload for curve in curves))
     names = list(dict.fromkeys(curve.name for curve in curves))
-    figure = Figure(figsize=(3.2 * len(workloads), 5.2), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(workloads), 5.4), layout="constrained")
     panels = figure.subplots(2, len(workloads), sharex=True, squeeze=False, height_ratios=(1.5, 1))
     for curve in curves:
         score, rate = panels[:, workloads.index(curve.study.workload)]
@@ -145,10 +145,14 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
         rate.plot(p, [entry.lr for entry in curve.entries], color=tint, marker="o", markersize=4, label=curve.name)
     for (score, rate), workload in zip(panels.T, workloads, strict=True):
         sample = next(curve for curve in curves if curve.study.workload == workload).entries[0]
-        score.set_title(workload[:1].upper() + workload[1:])
+        score.set_title((workload[:1].upper() + workload[1:]).replace(", ", ",\n"))
         score.set_ylabel(exponents.quantity(sample).replace("test accuracy", "test error"))
         for axis in (score, rate):
-            axis.set_yscale("log")
+            low, high = axis.dataLim.intervaly
+            if high > 5 * low:
+                axis.set_yscale("log")
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_formatter("")
         rate.set_ylabel("best learning rate")
         rate.set_xlabel("p")
         rate.set_xticks([0, 1 / 8, 1 / 4, 3 / 8, 1 / 2], ["0", "1/8", "1/4", "3/8", "1/2"])

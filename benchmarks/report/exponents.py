@@ -188,7 +188,7 @@ def rates(found: Sequence[Study]) -> Documented:
         widths = [entry.line.profile.width(limit) for entry, limit in zip(curve.entries, limits, strict=True)]
         per_unit, off = _line(curve.entries)
         marked = {
-            entry.p: f"{entry.lr:.2g}{'!' * entry.edge} ({'≥ ' * more}{width:.1f})"
+            entry.p: f"{_rate(entry)} ({'≥ ' * more}{width:.1f})"
             for entry, (width, more) in zip(curve.entries, widths, strict=True)
         }
         cell = f"{cells.decimal(per_unit, 1)} ± {off:.2f}" if math.isfinite(per_unit) else cells.DASH
@@ -302,9 +302,15 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
         difference = cells.DASH if own else cells.decimal(entry.final.mean - base.final.mean, _digits(entry), "+")
         name = f"**{entry.series.arm.title}**" if own else entry.series.arm.title
         word = "compared with" if own else words.get(label, "not compared")
-        lr = f"{entry.lr:.2g}{'!' * entry.edge}"
-        rows.append((choice.study.workload, name, lr, _interval(entry), difference, word, _to_target(choice, entry)))
+        rows.append(
+            (choice.study.workload, name, _rate(entry), _interval(entry), difference, word, _to_target(choice, entry))
+        )
     return rows
+
+
+def _rate(entry: Entry) -> str:
+    """The chosen learning rate in two digits, set off where it is at an end."""
+    return f"{float(f'{entry.lr:.2g}'):g}{'!' * entry.edge}"
 
 
 def _to_target(choice: Choice, entry: Entry) -> str:
