@@ -310,16 +310,16 @@ def _seeds_needed(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from benchmarks.base import archive
     from benchmarks.base.store import Store
+    from benchmarks.report import archive
 
     print(f"{archive.pack(Store(options.store), options.archive)} runs are in {options.archive}")
     return DONE
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from benchmarks.base import archive
     from benchmarks.base.store import Store
+    from benchmarks.report import archive
 
     print(f"{archive.unpack(options.archive, Store(options.store))} runs are new in {options.store}")
     return DONE

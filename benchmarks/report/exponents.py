@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.base import archive
 from benchmarks.base.store import Store
-from benchmarks.report import cells
+from benchmarks.report import archive, cells
 from benchmarks.report.documented import Documented
 from benchmarks.report.groups import groups, metric
 from benchmarks.report.results import Report, Series, collect

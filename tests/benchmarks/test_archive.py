@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cli
-from benchmarks.base.archive import pack, unpack
 from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Epoch, Evaluation
 from benchmarks.base.store import Store, StoreError
+from benchmarks.report.archive import pack, unpack
 
 
 @pytest.fixture

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import studies
-from benchmarks.base import archive
 from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store
-from benchmarks.report import exponents
+from benchmarks.report import archive, exponents
 from benchmarks.report.results import collect
 
 SLOPE, START, BEST = -5.5, 2.0, 0.375
