@@ -81,9 +81,9 @@ def test_a_killed_process_leaves_its_run_to_others(start, tmp_path):
     """While it lives its run is passed over and told; after kill -9 the next command goes on with it."""
     folder = tmp_path / "runs" / "claims"
     first = start("--seeds", "0,")
-    while first.poll() is None and not (folder.is_dir() and list(folder.iterdir())):
+    while first.poll() is None and not (folder.is_dir() and any(path.read_text() for path in folder.iterdir())):
         time.sleep(0.01)
-    os.kill(first.pid, signal.SIGSTOP)  # it holds its claim, and gets no further
+    os.kill(first.pid, signal.SIGSTOP)  # it holds its claim, which it has signed, and gets no further
     (claimed,) = folder.iterdir()
     assert isinstance(Claims(tmp_path / "runs").take(claimed.name), str)
     second = start("--seeds", "2")
