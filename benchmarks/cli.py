@@ -310,18 +310,16 @@ def _seeds_needed(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from benchmarks.base.store import Store
-    from benchmarks.report import archive
+    from benchmarks import session
 
-    print(f"{archive.pack(Store(options.store), options.archive)} runs are in {options.archive}")
+    print(f"{session.pack(options.store, options.archive)} runs are in {options.archive}")
     return DONE
 
 
 def _unpack(options: argparse.Namespace) -> int:
-    from benchmarks.base.store import Store
-    from benchmarks.report import archive
+    from benchmarks import session
 
-    print(f"{archive.unpack(options.archive, Store(options.store))} runs are new in {options.store}")
+    print(f"{session.unpack(options.archive, options.store)} runs are new in {options.store}")
     return DONE
 
 

@@ -252,6 +252,20 @@ def seeds(study: AnyStudy, store: AnyStore, difference: float, sd: float | None 
     return plan(_study(study), _store(store), difference, sd)
 
 
+def pack(store: AnyStore, archive: str | Path) -> int:
+    """Write the finished runs of a store into one file; see `benchmarks.report.archive.pack`."""
+    from benchmarks.report.archive import pack
+
+    return pack(_store(store), Path(archive))
+
+
+def unpack(archive: str | Path, store: AnyStore) -> int:
+    """Put the runs of such a file into a store; see `benchmarks.report.archive.unpack`."""
+    from benchmarks.report.archive import unpack
+
+    return unpack(Path(archive), _store(store))
+
+
 def compare(study: AnyStudy, store: AnyStore, first: str, second: str) -> "list[Table]":
     """Tables of what two versions of the code made of a study; see `benchmarks.report.compare.compare`."""
     from benchmarks.report.compare import compare

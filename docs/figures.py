@@ -146,7 +146,7 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
     for (score, rate), workload in zip(panels.T, workloads, strict=True):
         sample = next(curve for curve in curves if curve.study.workload == workload).entries[0]
         score.set_title((workload[:1].upper() + workload[1:]).replace(", ", ",\n"))
-        score.set_ylabel(exponents.quantity(sample).replace("test accuracy", "test error"))
+        score.set_ylabel(sample.metric.title.replace("test accuracy", "test error"))
         for axis in (score, rate):
             low, high = axis.dataLim.intervaly
             if high > 5 * low:
@@ -156,13 +156,9 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
         rate.set_ylabel("best learning rate")
         rate.set_xlabel("p")
         rate.set_xticks([0, 1 / 8, 1 / 4, 3 / 8, 1 / 2], ["0", "1/8", "1/4", "3/8", "1/2"])
-    handles, labels = [], []
-    for axis in panels[1]:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            if label not in labels:
-                handles.append(handle)
-                labels.append(label)
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels[1]]
+    handles = {label: handle for some in drawn for handle, label in some}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
 
 
@@ -170,7 +166,7 @@ def _lower_is_better(entry: exponents.Entry) -> tuple[float, float, float]:
     """The final mean and its interval, of an accuracy the error."""
     final = entry.final
     low, high = (final.mean if np.isnan(end) else end for end in (final.low, final.high))
-    return (100 - final.mean, 100 - high, 100 - low) if exponents.percent(entry) else (final.mean, low, high)
+    return (100 - final.mean, 100 - high, 100 - low) if entry.metric.percent else (final.mean, low, high)
 
 
 def trained_scales() -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.base.store import Store
 from benchmarks.report import chapter, charts, export, page, palette, underway
 from benchmarks.report.export import ReportError
-from benchmarks.report.results import collect
+from benchmarks.report.results import collect_all
 from benchmarks.report.table import Table
 from benchmarks.studies.study import Study
 
@@ -36,7 +36,7 @@ def write(studies: Sequence[Study], store: Store, directory: Path, refresh: int 
     for name in names:
         if names.count(name) > 1:
             raise ReportError(f"two of these studies are called {name!r}: report on them in different directories")
-    reports = [collect(study, store) for study in studies]
+    reports = collect_all(studies, store)
     begun = [underway.collect(report.study, store) for report in reports]
     shown = [chapter.shown(report, unfinished) for report, unfinished in zip(reports, begun, strict=True)]
     looks = palette.shared([(arms, study.reference) for arms, study in zip(shown, studies, strict=True)])

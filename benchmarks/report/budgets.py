@@ -1,12 +1,12 @@
 """What was spent on the settings of each optimizer: a comparison is fair where all were given the same."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from benchmarks.base.numbers import is_number
 from benchmarks.base.records import number
 from benchmarks.report import cells
 from benchmarks.report.groups import Group, groups, stem, subjects, where
-from benchmarks.report.results import Report
+from benchmarks.report.results import Report, Series
 from benchmarks.report.table import Cell, Column, Row, Table
 
 _FEW = 5  # values that are named one by one
@@ -39,14 +39,13 @@ def _table(report: Report, subject: str, there: Sequence[Group]) -> Table:
         settings = cells.count(len(tried), "flagged" if size != usual else "")
         if len(tried) < size:
             settings = Cell(f"{len(tried)} of {size}", len(tried), "flagged")
-        seeds = sorted({len(one.runs) for one in tried})
         diverged = sum(one.diverged > 0 for one in tried)
         row = [
             cells.text(group.title),
             settings,
-            Cell("–".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))), seeds[-1]),
+            cells.span(len(one.runs) for one in tried),
             cells.count(diverged, "diverged" if diverged else ""),
-            cells.number(_seconds(group), 0),
+            cells.number(seconds(tried), 0),
             cells.text(searched(group) or "as given"),
         ]
         rows.append(Row(group.key, row))
@@ -60,9 +59,9 @@ def _table(report: Report, subject: str, there: Sequence[Group]) -> Table:
     return Table(stem("budgets", report, subject), f"Budgets{where(report, subject)}", _COLUMNS, rows, notes)
 
 
-def _seconds(group: Group) -> float:
-    """What training and evaluating all candidates took."""
-    costs = [epoch.time for one in group.tried for run in one.runs.values() for epoch in run.epochs]
+def seconds(series: Iterable[Series]) -> float:
+    """What training and evaluating all runs took."""
+    costs = [epoch.time for one in series for run in one.runs.values() for epoch in run.epochs]
     return sum(number(part) for cost in costs for part in (cost.train_s, cost.eval_s) if part is not None)
 
 

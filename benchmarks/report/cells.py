@@ -1,7 +1,7 @@
 """Cells with their number: written once, read by people and by programs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from benchmarks.report.statistics import Summary, summarize
 from benchmarks.report.table import Cell, Column, Mark
@@ -54,6 +54,12 @@ def spread_of(values: Sequence[float], digits: int = 2, suffix: str = "") -> lis
 def spread_columns(header: str, name: str) -> list[Column]:
     """A column with means, and one for programs with standard deviations."""
     return [Column(header, f"{name}_mean"), Column(f"{header}, sd", f"{name}_sd", shown=False)]
+
+
+def span(values: Iterable[int]) -> Cell:
+    """Whole numbers: the one that all are, or the least and the greatest; by program the greatest."""
+    some = sorted(values)
+    return Cell("–".join(map(str, dict.fromkeys((some[0], some[-1])))), some[-1]) if some else NOTHING
 
 
 def interval(low: float, high: float) -> list[Cell]:

@@ -30,14 +30,15 @@ def compare(study: Study, store: Store, first: str, second: str) -> list[Table]:
         VersionError: there is no run of one of the versions, or both are one.
     """
     arms = collect(study, store).study
-    results = store.scan()[0]
+    found = store.scan()
+    results = found[0]
     sides: list[dict[str, Series]] = []
     for version in (first, second):
         made = [result for result in results if _is(result, version)]
         if not made:
             known = dict.fromkeys(_version(result) for result in results)
             raise VersionError(f"--compare: no run of {version!r}; there are {', '.join(known) or 'none at all'}")
-        index = Index(store, functools.partial(_is, version=version))
+        index = Index(found, functools.partial(_is, version=version))
         sides.append({one.arm.label: one for one in index.series(arms.arms)})
     if any(_is(result, first) and _is(result, second) for result in results):
         raise VersionError(f"--compare: {first!r} and {second!r} name runs in common; give more digits")

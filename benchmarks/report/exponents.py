@@ -13,14 +13,15 @@ import numpy as np
 
 from benchmarks.base.store import Store
 from benchmarks.report import archive, cells
+from benchmarks.report.budgets import seconds
 from benchmarks.report.documented import Documented
-from benchmarks.report.groups import groups, metric
-from benchmarks.report.results import Report, Series, collect
-from benchmarks.report.sensitivity import Line, lines, tolerances
+from benchmarks.report.groups import metric
+from benchmarks.report.results import Report, Series, collect_all, mixture
+from benchmarks.report.sensitivity import Line, fit, lines, tolerances
 from benchmarks.report.statistics import Summary, summarize
 from benchmarks.report.verdicts import judge
 from benchmarks.studies import load, names
-from benchmarks.studies.tuning import edges
+from benchmarks.workloads.metrics import Metric
 
 RECORDS = Path(__file__).parents[1] / "results" / "cpu"
 PREFIX = "which-p-"
@@ -50,15 +51,16 @@ class Entry:
 
     Args:
         series: the chosen setting, with seeds that the choice has not seen.
-        line: its score over the learning rates tried.
-        trials: how many there were.
-        edge: whether the chosen learning rate is the smallest or largest tried.
+        line: its score over the learning rates tried, which are its trials.
     """
 
     series: Series
     line: Line
-    trials: int
-    edge: bool
+
+    @property
+    def has_exponent(self) -> bool:
+        """Whether it has an exponent; baselines have none."""
+        return "partial" in self.series.arm.config.hyper
 
     @property
     def p(self) -> float:
@@ -71,6 +73,16 @@ class Entry:
         return float(self.series.arm.config.hyper["lr"])
 
     @property
+    def edge(self) -> bool:
+        """Whether that is the smallest or largest tried."""
+        return self.lr in (self.line.profile.lrs[0], self.line.profile.lrs[-1])
+
+    @property
+    def metric(self) -> Metric:
+        """What it is judged by."""
+        return metric(self.series.arm.config.subject)
+
+    @property
     def validation(self) -> float:
         """The score of the chosen setting on the held-out part, greater being better."""
         return self.line.profile.scores[self.line.profile.best]
@@ -78,7 +90,7 @@ class Entry:
     @property
     def final(self) -> Summary:
         """The final scores of the runs that did not diverge."""
-        return summarize(self.series.finals, bounds=metric(self.series.arm.config.subject).bounds)
+        return summarize(self.series.finals, bounds=self.metric.bounds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +127,13 @@ def studies(root: Path = RECORDS) -> list[Study]:
     with tempfile.TemporaryDirectory() as folder:
         stores = {path.name.removesuffix(archive.SUFFIX): path for path in sorted(root.glob(f"*{archive.SUFFIX}"))}
         for workload, path in stores.items():
-            archive.unpack(path, Store(Path(folder, workload)))
-        for name in names():
-            workload, _, question = name.removeprefix(PREFIX).partition("-")
-            if name.startswith(PREFIX) and workload in stores:
-                report = collect(load(name), Store(Path(folder, workload)))
+            store = Store(Path(folder, workload))
+            archive.unpack(path, store)
+            start = f"{PREFIX}{workload}"
+            mine = [name for name in names() if name == start or name.startswith(f"{start}-")]
+            for name, report in zip(mine, collect_all(map(load, mine), store), strict=True):
                 if not report.missing and not report.waiting:
+                    question = name.removeprefix(start).removeprefix("-")
                     found.append(Study(name, report.study.title.partition(": ")[2], question, report))
     return found
 
@@ -129,13 +142,7 @@ def entries(report: Report) -> list[Entry]:
     """The entries of a tuned study."""
     (subject,) = report.study.subjects
     tried = {line.group.key: line for line in lines(report, subject)}
-    candidates = {group.key: [one.arm for one in group.candidates] for group in groups(report)}
-    found = []
-    for one in report.series:
-        line, arms = tried[one.arm.label], candidates[one.arm.label]
-        chosen = next(arm for arm in arms if arm.refit == one.arm.config)
-        found.append(Entry(one, line, len(arms), any(edge.name == "lr" for edge in edges(chosen, arms))))
-    return found
+    return [Entry(one, tried[one.arm.label]) for one in report.series]
 
 
 def curves(found: Iterable[Study]) -> list[Choice]:
@@ -146,21 +153,11 @@ def curves(found: Iterable[Study]) -> list[Choice]:
             continue
         by_title: dict[str, list[Entry]] = {}
         for entry in entries(study.report):
-            if "partial" in entry.series.arm.config.hyper:
+            if entry.has_exponent:
                 title = re.sub(r" \(p = .*\)", "", entry.series.arm.title)
                 by_title.setdefault(title, []).append(entry)
         made += [Choice(study, title, some) for title, some in by_title.items()]
     return made
-
-
-def quantity(entry: Entry) -> str:
-    """What its score is called."""
-    return metric(entry.series.arm.config.subject).title
-
-
-def percent(entry: Entry) -> bool:
-    """Whether its score is a share in percent, of which more is better."""
-    return metric(entry.series.arm.config.subject).percent
 
 
 def by_exponent(found: Sequence[Study]) -> Documented:
@@ -185,7 +182,7 @@ def rates(found: Sequence[Study]) -> Documented:
         (subject,) = curve.study.report.study.subjects
         limits, _ = tolerances([entry.line for entry in curve.entries], subject)
         widths = [entry.line.profile.width(limit) for entry, limit in zip(curve.entries, limits, strict=True)]
-        per_unit, off = _line(curve.entries)
+        per_unit, off = fit([(entry.p, entry.lr) for entry in curve.entries if not entry.edge])
         marked = {
             entry.p: f"{_rate(entry)} ({'≥ ' * more}{width:.1f})"
             for entry, (width, more) in zip(curve.entries, widths, strict=True)
@@ -209,9 +206,8 @@ def beside(found: Sequence[Study]) -> Documented:
         if study.question:
             continue
         everything = entries(study.report)
-        ours = [entry for entry in everything if "partial" in entry.series.arm.config.hyper]
-        base = Choice(study, "", ours).base
-        choice = Choice(study, "", [base, *(entry for entry in everything if entry not in ours)])
+        base = Choice(study, "", [entry for entry in everything if entry.has_exponent]).base
+        choice = Choice(study, "", [base, *(entry for entry in everything if not entry.has_exponent)])
         rows += _against(choice, base)
     note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
     return Documented(_AGAINST, rows, note + _targets(found))
@@ -240,21 +236,20 @@ def budgets(found: Sequence[Study]) -> Documented:
     rows = []
     for study in found:
         report = study.report
-        runs = [run for one in (*report.trials, *report.series) for run in one.runs.values()]
+        made = [*report.trials, *report.series]
         some = entries(report)
-        seconds = sum((epoch.time.train_s or 0) + (epoch.time.eval_s or 0) for run in runs for epoch in run.epochs)
         facts = report.environment
         rows.append(
             (
                 f"`{study.name}`",
                 str(len(some)),
-                _span(entry.trials for entry in some),
-                _span(len(run.runs) for run in report.trials),
-                _span(len(one.runs) for one in report.series),
-                f"{len(runs):,}",
-                str(sum(run.diverged for run in runs)),
+                cells.span(len(entry.line.profile.lrs) for entry in some).text,
+                cells.span(len(one.runs) for one in report.trials).text,
+                cells.span(len(one.runs) for one in report.series).text,
+                f"{sum(len(one.runs) for one in made):,}",
+                str(sum(one.diverged for one in made)),
                 str(sum(entry.edge for entry in some)),
-                f"{seconds / 60:.0f}",
+                f"{seconds(made) / 60:.0f}",
                 facts["commit"],
                 facts["sources"],
                 facts["torch"],
@@ -265,28 +260,23 @@ def budgets(found: Sequence[Study]) -> Documented:
     return Documented(header, rows, "At the edge: entries whose best learning rate is the smallest or largest tried.")
 
 
-TABLES = (
-    "exponents",
-    "exponent-rates",
-    "exponent-baselines",
-    "exponent-direction",
-    "exponent-bias",
-    "exponent-budgets",
-)
-
-
 def tables(root: Path = RECORDS) -> dict[str, Documented]:
-    """All of them, by the names that the page gives them."""
+    """All of them, by the names that the page gives them; each says where its runs are of several versions."""
     found = studies(root)
-    made = (
-        by_exponent(found),
-        rates(found),
-        beside(found),
-        among(found, "direction"),
-        among(found, "bias"),
-        budgets(found),
-    )
-    return dict(zip(TABLES, made, strict=True))
+    made = {
+        "exponents": by_exponent(found),
+        "exponent-rates": rates(found),
+        "exponent-baselines": beside(found),
+        "exponent-direction": among(found, "direction"),
+        "exponent-bias": among(found, "bias"),
+        "exponent-budgets": budgets(found),
+    }
+    warnings = [
+        f"{study.name}: {warning}"
+        for study in found
+        for warning in mixture([*study.report.trials, *study.report.series])
+    ]
+    return {name: one._replace(note=" ".join([one.note, *warnings])) for name, one in made.items()}
 
 
 _AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict", "to the target, epochs")
@@ -343,18 +333,3 @@ def _digits(entry: Entry) -> int:
     final = entry.final
     half = (final.high - final.low) / 2
     return min(max(1 - math.floor(math.log10(half)), 1), 4) if half > 0 else 2
-
-
-def _line(some: Sequence[Entry]) -> tuple[float, float]:
-    """The slope of log₁₀ of the best learning rate against p, and the largest distance from that line."""
-    known = [(entry.p, math.log10(entry.lr)) for entry in some if not entry.edge]
-    if len(known) < 3:
-        return math.nan, math.nan
-    p, rate = np.array(known).T
-    per_unit, start = np.polyfit(p, rate, 1)
-    return float(per_unit), float(np.abs(rate - (start + per_unit * p)).max())
-
-
-def _span(values: Iterable[int]) -> str:
-    some = sorted(set(values))
-    return "–".join(map(str, dict.fromkeys((some[0], some[-1])))) if some else cells.DASH

@@ -40,8 +40,8 @@ def plan(study: Study, store: Store, difference: float, sd: float | None = None)
     Raises:
         PlanningError: no spread is known or given, or the difference is out of range.
     """
-    results = [] if sd is not None else store.scan()[0]
-    index = None if sd is not None else Index(store)
+    scan = ([], []) if sd is not None else store.scan()
+    index = None if sd is not None else Index(scan)
     lines = []
     for subject in study.subjects:
         arms = [arm for arm in study.arms if arm.config.subject == subject]
@@ -53,7 +53,7 @@ def plan(study: Study, store: Store, difference: float, sd: float | None = None)
         else:
             final = [dataclasses.replace(arm, config=arm.refit or arm.config) for arm in arms]
             groups = [one.finals for one in index.series(final)]
-            spread = _spread(groups, results, workload)
+            spread = _spread(groups, scan[0], workload)
         try:
             needed = seeds_needed(difference, spread.sd, comparisons)
         except ValueError as error:

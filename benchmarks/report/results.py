@@ -150,15 +150,19 @@ class Index:
     """The results of a store by configuration, so that a report needs no data set.
 
     Args:
-        store: where they are.
+        found: what `Store.scan` gave.
         wanted: which of them count.
 
     Attributes:
         notes: what has been left out, and why.
     """
 
-    def __init__(self, store: Store, wanted: Callable[[Result], bool] = lambda result: True) -> None:
-        results, skipped = store.scan()
+    def __init__(
+        self,
+        found: tuple[Iterable[Result], Iterable[Skipped]],
+        wanted: Callable[[Result], bool] = lambda result: True,
+    ) -> None:
+        results, skipped = found
         self.notes = _not_believed(skipped)
         self._runs: dict[str, dict[int, list[Result]]] = {}
         for result in filter(wanted, results):
@@ -205,7 +209,17 @@ class Index:
 
 def collect(study: Study, store: Store) -> Report:
     """What the store has of a study."""
-    index = Index(store)
+    (report,) = collect_all([study], store)
+    return report
+
+
+def collect_all(studies: Iterable[Study], store: Store) -> list[Report]:
+    """What the store has of some studies; its files are read once."""
+    found = store.scan()
+    return [_collected(study, Index(found)) for study in studies]
+
+
+def _collected(study: Study, index: Index) -> Report:
     if study.tuning is None:
         return _report(study, index)
     series = index.series(study.arms, {run.config.seed for run in study.runs()}, others=False)

@@ -159,14 +159,24 @@ def slope(found: Sequence[Line]) -> tuple[float, int]:
     A best learning rate at an end of those tried is not known, and does not count. NaN with fewer than two.
     """
     known = [
-        (line.partial, math.log10(line.profile.lrs[line.profile.best]))
+        (line.partial, line.profile.lrs[line.profile.best])
         for line in found
         if line.partial is not None and not line.profile.at_edge
     ]
+    return fit(known)[0], len(known)
+
+
+def fit(known: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The slope of log₁₀ of the learning rate against p, by least squares, and the largest distance from that line.
+
+    Args:
+        known: pairs of p and a learning rate; NaN with fewer than two.
+    """
     if len(known) < 2:
-        return math.nan, len(known)
+        return math.nan, math.nan
     p, rate = np.array(known).T
-    return float(np.polyfit(p, rate, 1)[0]), len(known)
+    per_unit, start = np.polyfit(p, np.log10(rate), 1)
+    return float(per_unit), float(np.abs(np.log10(rate) - (start + per_unit * p)).max())
 
 
 def tolerances(found: Sequence[Line], subject: str) -> tuple[list[float], str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.base.store import Store
 from benchmarks.report import write
-from benchmarks.report.results import collect
+from benchmarks.report.results import collect_all
 from benchmarks.studies.study import Study
 
 
@@ -36,7 +36,7 @@ def watch(
         now = _state(store)
         if now != seen:
             seen = now
-            missing = sum(collect(study, store).missing for study in studies)
+            missing = sum(report.missing for report in collect_all(studies, store))
             path, _ = write(studies, store, directory, refresh=every if missing else 0)
             say(f"{time.strftime('%H:%M:%S')} {f'{missing} runs to come' if missing else 'complete'}: {path.resolve()}")
             if not missing:

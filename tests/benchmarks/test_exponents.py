@@ -73,6 +73,34 @@ def test_the_best_p_is_chosen_without_the_final_runs(recorded: list[exponents.St
     assert not any(exponents.OPEN in cell for cell in row)
 
 
+def test_the_final_runs_may_contradict_the_choice(tmp_path: Path) -> None:
+    """What was chosen stays chosen; that another p does better in the end is said."""
+
+    def score(config: RunConfig) -> float:
+        judged_best = config.split == "validation" and config.hyper.get("partial") == 0.25
+        return valley(config) - 0.5 * judged_best
+
+    record(tmp_path, "which-p-zipf", score)
+    (row,) = exponents.by_exponent(exponents.studies(tmp_path)).rows
+    assert row[5].startswith("**1.12")
+    assert row[6].endswith(" ↑")
+
+
+def test_several_versions_of_the_code_are_named(tmp_path: Path) -> None:
+    """Below every table, with what differs."""
+    record(tmp_path, "which-p-zipf", valley)
+    assert not any("differ" in table.note for table in exponents.tables(tmp_path).values())
+    store, study = Store(tmp_path / "zipf"), studies.load("which-p-zipf")
+    run = study.runs()[0]
+    for path in store.finished()[run.config.identity("data")]:
+        path.unlink()
+    store.write(run.config, "data", {"sources": "def", "torch": "2", "device": "cpu"}, [epoch(valley(run.config))])
+    archive.pack(store, tmp_path / f"zipf{archive.SUFFIX}")
+    for table in exponents.tables(tmp_path).values():
+        assert "which-p-zipf: Warning: the runs of this table" in table.note
+        assert "sources def" in table.note
+
+
 def test_what_cannot_be_told_apart_is_marked(tmp_path: Path) -> None:
     """Where p makes no difference, no p is said to be worse, whichever was chosen."""
     record(tmp_path, "which-p-zipf", lambda config: 1 + random.Random(repr(config)).gauss(0, 0.1))

@@ -17,7 +17,7 @@ from benchmarks.scheduling.plan import plan
 from benchmarks.scheduling.settings import Settings
 from benchmarks.training import schedules
 from benchmarks.training.engine import train
-from benchmarks.workloads import fingerprint
+from benchmarks.workloads import REGISTRY, fingerprint
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -89,6 +89,7 @@ def test_two_workers_fill_the_same_store(tmp_path, monkeypatch):
     assert process.returncode == 0, process.stdout + process.stderr
     assert "[8/8] " in process.stdout
     runs = studies.load(str(tmp_path / "study.toml")).runs()
+    assert {REGISTRY[run.config.workload].task for run in runs} == {one.task for one in REGISTRY.values()}
     kinds = {schedule["kind"] for run in runs for schedule in run.config.schedules.values()}
     assert kinds == {*schedules.KINDS, "own_beside:halved"}, "no run of a kind of schedule"
     settings = Settings(data, threads=1)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from timeless import comparable
 
-from benchmarks import report, studies
+from benchmarks import studies
 from benchmarks.base import store as stores
 from benchmarks.base.config import RunConfig
 from benchmarks.base.environment import Provenance
 from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store, StoreError
+from benchmarks.report import results
 
 CONFIG = RunConfig("digits-mlp", "sgd", {"lr": 0.1, "betas": (0.9, 0.99)}, epochs=2)
 EPOCHS = [
@@ -166,7 +167,7 @@ def test_runs_of_the_first_format_keep_their_identity():
 def test_runs_that_nothing_seals_are_named():
     """The report says of which runs it cannot tell whether they have been changed."""
     study = studies.load(str(FORMAT1 / "format1.toml"))
-    notes = report.collect(study, Store(FORMAT1)).notes
+    notes = results.collect(study, Store(FORMAT1)).notes
     names = sorted(path.name for path in FORMAT1.glob("*.jsonl"))
     (note,) = [note for note in notes if "from before runs had a checksum" in note]
     assert all(name in note for name in names[:3])
