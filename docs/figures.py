@@ -141,7 +141,9 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
         tint, p = f"C{names.index(curve.name)}", [entry.p for entry in curve.entries]
         means, lows, highs = zip(*map(_lower_is_better, curve.entries), strict=True)
         ends = [np.subtract(means, lows), np.subtract(highs, means)]
-        score.errorbar(p, means, ends, color=tint, marker="o", markersize=4, linewidth=1.4, capsize=2)
+        there = [one.name for one in curves if one.study.workload == curve.study.workload]
+        beside = np.add(p, 0.006 * (there.index(curve.name) - (len(there) - 1) / 2))  # so that no bar hides another
+        score.errorbar(beside, means, ends, color=tint, marker="o", markersize=4, linewidth=1.4, capsize=2)
         rate.plot(p, [entry.lr for entry in curve.entries], color=tint, marker="o", markersize=4, label=curve.name)
     for (score, rate), workload in zip(panels.T, workloads, strict=True):
         sample = next(curve for curve in curves if curve.study.workload == workload).entries[0]
@@ -158,7 +160,7 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
         rate.set_xticks([0, 1 / 8, 1 / 4, 3 / 8, 1 / 2], ["0", "1/8", "1/4", "3/8", "1/2"])
     drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels[1]]
     handles = {label: handle for some in drawn for handle, label in some}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
