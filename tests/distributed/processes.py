@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import _resolve_process_group
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 TIMEOUT = 240.0  # seconds for one function
@@ -111,9 +112,21 @@ def mesh(*sizes: int, names: tuple[str, ...] | None = None) -> DeviceMesh:
     return init_device_mesh("cpu", sizes, mesh_dim_names=names)
 
 
+def _gather(part: torch.Tensor, size: int, group: Any) -> torch.Tensor:
+    whole = part.new_empty(size * part.shape[0], *part.shape[1:])
+    dist.all_gather([*whole.chunk(size)], part, group=_resolve_process_group(group))
+    return whole
+
+
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
-    """What a process does: answer until nobody asks any more."""
+    """What a process does: answer until nobody asks any more.
+
+    A gather is over before it returns: torch's own (2.14, gloo) makes the Python object of the whole tensor while a
+    thread fills it, and between the two it has been freed twice, within some 10,000 gathers.
+    """
     faulthandler.enable()  # one that is killed by a signal says where it was
+    gathers = torch.library.Library("_c10d_functional", "IMPL")
+    gathers.impl("all_gather_into_tensor", _gather, "CPU")
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
