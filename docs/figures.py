@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -52,7 +53,9 @@ def main() -> None:
         save("bias-correction", bias_correction())
         save("metric", metric())
         save("spectrum", spectrum())
-        save("which-p", which_p(exponents.curves(exponents.studies())))
+        found = exponents.studies()
+        save("which-p", which_p(exponents.curves(found)))
+        save("headline", headline([one for one in found if not one.question]))
     regret = load_record(study.Record, HERE / "regret.json", "")
     save("regret", study_report.figures(regret)["bound"])
     examples = load_record(counterexample.Record, HERE / "counterexample.json", "")
@@ -147,14 +150,10 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
         rate.plot(p, [entry.lr for entry in curve.entries], color=tint, marker="o", markersize=4, label=curve.name)
     for (score, rate), workload in zip(panels.T, workloads, strict=True):
         sample = next(curve for curve in curves if curve.study.workload == workload).entries[0]
-        score.set_title((workload[:1].upper() + workload[1:]).replace(", ", ",\n"))
-        score.set_ylabel(sample.metric.title.replace("test accuracy", "test error"))
-        for axis in (score, rate):
-            low, high = axis.dataLim.intervaly
-            if high > 5 * low:
-                axis.set_yscale("log")
-                axis.yaxis.set_major_formatter("{x:g}")
-                axis.yaxis.set_minor_formatter("")
+        score.set_title(_title(workload))
+        score.set_ylabel(_lower_is_better_title(sample))
+        _log_where_wide(score)
+        _log_where_wide(rate)
         rate.set_ylabel("best learning rate")
         rate.set_xlabel("p")
         rate.set_xticks([0, 1 / 8, 1 / 4, 3 / 8, 1 / 2], ["0", "1/8", "1/4", "3/8", "1/2"])
@@ -162,6 +161,51 @@ def which_p(curves: Sequence[exponents.Choice]) -> Figure:
     handles = {label: handle for some in drawn for handle, label in some}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+BASELINES = {"sgd": "SGD", "adamw": "AdamW", "muon": "Muon"}
+
+
+def headline(found: Sequence[exponents.Study]) -> Figure:
+    """The exponents of PartialAdam beside three baselines, by workload."""
+    figure = Figure(figsize=(2.3 * len(found), 3.0), layout="constrained")
+    for panel, one in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        everything = exponents.entries(one.report)
+        places = dict(zip(BASELINES, np.arange(0.6, 0.8, 0.07), strict=False))
+        drawn = [(entry.p, entry, 0) for entry in everything if entry.has_exponent]
+        named = {entry.series.arm.config.optimizer: entry for entry in everything if not entry.has_exponent}
+        drawn += [(places[name], named[name], 7) for name in BASELINES]
+        for tint in (0, 7):
+            x, some = zip(*((x, entry) for x, entry, kind in drawn if kind == tint), strict=True)
+            means, lows, highs = zip(*map(_lower_is_better, some), strict=True)
+            ends = [np.subtract(means, lows), np.subtract(highs, means)]
+            line = "-" if tint == 0 else "none"
+            panel.errorbar(x, means, ends, color=f"C{tint}", ls=line, marker="o", markersize=4, lw=1.4, capsize=2)
+        panel.set_title(_title(one.workload), fontsize=9.5)
+        panel.set_ylabel(_lower_is_better_title(everything[0]))
+        _log_where_wide(panel)
+        exponents_named = {0.0: "p = 0", 0.125: "⅛", 0.25: "¼", 0.375: "⅜", 0.5: "½"}
+        panel.set_xticks([*exponents_named, *places.values()], [*exponents_named.values(), *BASELINES.values()])
+        for label in panel.get_xticklabels()[len(exponents_named) :]:
+            label.set_rotation(90)
+    return figure
+
+
+def _log_where_wide(axis: Axes) -> None:
+    """A logarithmic scale where the largest value is more than five times the smallest."""
+    low, high = axis.dataLim.intervaly
+    if high > 5 * low:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+
+
+def _title(workload: str) -> str:
+    return (workload[:1].upper() + workload[1:]).replace(", ", ",\n")
+
+
+def _lower_is_better_title(entry: exponents.Entry) -> str:
+    return entry.metric.title.replace("test accuracy", "test error")
 
 
 def _lower_is_better(entry: exponents.Entry) -> tuple[float, float, float]:

@@ -30,7 +30,7 @@ def current() -> dict[str, str]:
         **step_sizes(),
         "environments": environments(),
         "versions": versions(),
-        **which_p(),
+        **on_which_p(),
     }
 
 
@@ -124,13 +124,13 @@ def step_sizes() -> dict[str, str]:
     }
 
 
-def which_p() -> dict[str, str]:
+def on_which_p() -> dict[str, str]:
     """What the studies `which-p-…` on record say."""
-    from benchmarks.report import exponents
+    from benchmarks.report import which_p
 
     return {
         name: f"{table(one.header, one.rows)}\n{textwrap.fill(one.note, 119)}\n"
-        for name, one in exponents.tables().items()
+        for name, one in which_p.tables().items()
     }
 
 

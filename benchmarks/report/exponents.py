@@ -16,7 +16,7 @@ from benchmarks.report import archive, cells
 from benchmarks.report.budgets import seconds
 from benchmarks.report.documented import Documented
 from benchmarks.report.groups import metric
-from benchmarks.report.results import Report, Series, collect_all, mixture
+from benchmarks.report.results import Report, Series, collect_all
 from benchmarks.report.sensitivity import Line, fit, lines, tolerances
 from benchmarks.report.statistics import Summary, summarize
 from benchmarks.report.verdicts import judge
@@ -90,7 +90,11 @@ class Entry:
     @property
     def final(self) -> Summary:
         """The final scores of the runs that did not diverge."""
-        return summarize(self.series.finals, bounds=self.metric.bounds)
+        return self.after()
+
+    def after(self, epoch: int = -1, statistics: str = "running") -> Summary:
+        """The scores after an epoch (-1: the last) of the runs that did not diverge."""
+        return summarize([*self.series.scores(epoch, statistics).values()], bounds=self.metric.bounds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,14 +217,16 @@ def beside(found: Sequence[Study]) -> Documented:
     return Documented(_AGAINST, rows, note + _targets(found))
 
 
-def among(found: Sequence[Study], question: str) -> Documented:
-    """All entries of the studies that ask this, against the one that was best on the held-out part."""
+def among(found: Sequence[Study], question: str, *, of_one_p: bool = False) -> Documented:
+    """All entries of the studies that ask this, or those of each p, against the best one on the held-out part."""
     rows: list[tuple[str, ...]] = []
     for study in found:
         if study.question == question:
-            choice = Choice(study, "", entries(study.report))
-            rows += _against(choice, choice.base)
-    note = "Against the entry that was best on the held-out part of each workload."
+            everything = entries(study.report)
+            for p in dict.fromkeys(entry.p for entry in everything) if of_one_p else (None,):
+                choice = Choice(study, "", [entry for entry in everything if p in (None, entry.p)])
+                rows += _against(choice, choice.base)
+    note = f"Against the entry{' of the same p' * of_one_p} that was best on the held-out part of each workload."
     return Documented(_AGAINST, rows, note + _targets(found))
 
 
@@ -260,25 +266,6 @@ def budgets(found: Sequence[Study]) -> Documented:
     return Documented(header, rows, "At the edge: entries whose best learning rate is the smallest or largest tried.")
 
 
-def tables(root: Path = RECORDS) -> dict[str, Documented]:
-    """All of them, by the names that the page gives them; each says where its runs are of several versions."""
-    found = studies(root)
-    made = {
-        "exponents": by_exponent(found),
-        "exponent-rates": rates(found),
-        "exponent-baselines": beside(found),
-        "exponent-direction": among(found, "direction"),
-        "exponent-bias": among(found, "bias"),
-        "exponent-budgets": budgets(found),
-    }
-    warnings = [
-        f"{study.name}: {warning}"
-        for study in found
-        for warning in mixture([*study.report.trials, *study.report.series])
-    ]
-    return {name: one._replace(note=" ".join([one.note, *warnings])) for name, one in made.items()}
-
-
 _AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict", "to the target, epochs")
 
 
@@ -288,7 +275,9 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
     for entry in choice.entries:
         label = entry.series.arm.label
         own = entry is base
-        difference = cells.DASH if own else cells.decimal(entry.final.mean - base.final.mean, _digits(entry), "+")
+        difference = (
+            cells.DASH if own else cells.decimal(entry.final.mean - base.final.mean, decimals(entry.final), "+")
+        )
         name = f"**{entry.series.arm.title}**" if own else entry.series.arm.title
         word = "compared with" if own else words.get(label, "not compared")
         rows.append(
@@ -321,15 +310,18 @@ def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:
 
 
 def _interval(entry: Entry) -> str:
-    final, digits = entry.final, _digits(entry)
-    ends = "" if math.isnan(final.low) else f" [{final.low:.{digits}f}, {final.high:.{digits}f}]"
-    mean = "" if math.isnan(final.mean) else f"{final.mean:.{digits}f}{ends}"
     lost = f"({entry.series.diverged} of {len(entry.series.runs)} diverged)" if entry.series.diverged else ""
-    return " ".join(filter(None, (mean, lost)))
+    return " ".join(filter(None, (interval(entry.final), lost)))
 
 
-def _digits(entry: Entry) -> int:
-    """Decimals that show two digits of the interval's half."""
-    final = entry.final
-    half = (final.high - final.low) / 2
+def interval(score: Summary) -> str:
+    """A mean with its interval, where there are such."""
+    digits = decimals(score)
+    ends = "" if math.isnan(score.low) else f" [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+    return "" if math.isnan(score.mean) else f"{score.mean:.{digits}f}{ends}"
+
+
+def decimals(score: Summary) -> int:
+    """As many as show two digits of half the interval."""
+    half = (score.high - score.low) / 2
     return min(max(1 - math.floor(math.log10(half)), 1), 4) if half > 0 else 2

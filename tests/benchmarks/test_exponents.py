@@ -2,47 +2,15 @@
 
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from on_record import BEST, SLOPE, START, epoch, record, valley
 
 from benchmarks import studies
 from benchmarks.base.config import RunConfig
-from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store
-from benchmarks.report import archive, exponents
-from benchmarks.report.results import collect
-
-SLOPE, START, BEST = -5.5, 2.0, 0.375
-Score = Callable[[RunConfig], float]
-
-
-def valley(config: RunConfig) -> float:
-    """A loss that is least at p = 3/8 and, at each p, where log lr is on a line; baselines are as p = 0."""
-    p = config.hyper.get("partial", 0.0)
-    optimum = START + SLOPE * p if "partial" in config.hyper else math.log10(12.0)
-    noise = random.Random(f"{p} {config.optimizer} {config.seed}").gauss(0, 0.01)
-    return 1 + abs(p - BEST) + (math.log10(config.hyper["lr"]) - optimum) ** 2 + noise
-
-
-def record(root: Path, name: str, score: Score, seeds: int | None = None) -> None:
-    """An archive with runs of a study, trials and the chosen, with these scores, and what it had before."""
-    workload = name.removeprefix(exponents.PREFIX).partition("-")[0]
-    study, store = studies.load(name), Store(root / workload)
-    store.prepare()
-    here = {"sources": "abc", "torch": "2", "device": "cpu", "commit": "c0ffee"}
-    for run in study.runs():
-        store.write(run.config, "data", here, [epoch(score(run.config))])
-    for run in collect(study, store).study.runs(range(seeds) if seeds else None):
-        store.write(run.config, "data", here, [epoch(score(run.config))])
-    archive.pack(store, root / f"{workload}{archive.SUFFIX}")
-
-
-def epoch(loss: float) -> Epoch:
-    """The only epoch of a run."""
-    test = Evaluation(running={"loss": None if math.isnan(loss) else loss})
-    return Epoch(epoch=1, step=10, test=test, time=Cost(train_s=60.0), diverged=math.isnan(loss))
+from benchmarks.report import archive, exponents, which_p
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +57,14 @@ def test_the_final_runs_may_contradict_the_choice(tmp_path: Path) -> None:
 def test_several_versions_of_the_code_are_named(tmp_path: Path) -> None:
     """Below every table, with what differs."""
     record(tmp_path, "which-p-zipf", valley)
-    assert not any("differ" in table.note for table in exponents.tables(tmp_path).values())
+    assert not any("differ" in table.note for table in which_p.tables(tmp_path).values())
     store, study = Store(tmp_path / "zipf"), studies.load("which-p-zipf")
     run = study.runs()[0]
     for path in store.finished()[run.config.identity("data")]:
         path.unlink()
     store.write(run.config, "data", {"sources": "def", "torch": "2", "device": "cpu"}, [epoch(valley(run.config))])
     archive.pack(store, tmp_path / f"zipf{archive.SUFFIX}")
-    for table in exponents.tables(tmp_path).values():
+    for table in which_p.tables(tmp_path).values():
         assert "which-p-zipf: Warning: the runs of this table" in table.note
         assert "sources def" in table.note
 
@@ -163,6 +131,6 @@ def test_a_better_baseline_is_called_so(tmp_path: Path) -> None:
 
 def test_each_table_is_of_one_page(recorded: list[exponents.Study], tmp_path: Path) -> None:
     """All have their names, and are empty, not wrong, where nothing is on record."""
-    assert all(not table.rows for table in exponents.tables(tmp_path).values())
+    assert all(not table.rows for table in which_p.tables(tmp_path).values())
     assert {row[0] for row in exponents.budgets(recorded).rows} == {"`which-p-zipf`", "`which-p-zipf-bias`"}
     assert len(exponents.among(recorded, "bias").rows) == 6

@@ -1,0 +1,137 @@
+"""The paper's claims, each asked of every workload on record."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks.report import cells, family
+from benchmarks.report.documented import Documented
+from benchmarks.report.exponents import Entry, Study, decimals, entries, interval
+from benchmarks.workloads import metrics
+
+PADAM = 1 / 8
+EARLY = 4  # after one in so many of the epochs
+
+
+class Pair(NamedTuple):
+    """Two entries, of which the claim says that the first is better.
+
+    Args:
+        first: one of them.
+        second: the other.
+        epoch: after which they are compared; -1: the last.
+        statistics: of batch norm: "running" or "recalibrated".
+    """
+
+    first: Entry
+    second: Entry
+    epoch: int = -1
+    statistics: str = "running"
+
+    def scores(self) -> tuple[list[float], list[float]]:
+        """Those of the runs that did not diverge."""
+        first, second = (one.series.scores(self.epoch, self.statistics) for one in (self.first, self.second))
+        return [*first.values()], [*second.values()]
+
+
+class Sides:
+    """The entries of a study of p that the paper speaks of."""
+
+    def __init__(self, study: Study) -> None:
+        found = entries(study.report)
+        self.exponents = [entry for entry in found if entry.has_exponent]
+        self.padam = next(entry for entry in self.exponents if entry.p == PADAM)
+        self.baselines = {entry.series.arm.config.optimizer: entry for entry in found if not entry.has_exponent}
+        self.early = max(1, self.padam.series.arm.config.epochs // EARLY)
+
+    def over(self, baseline: str) -> Iterator[Pair]:
+        """It is better than this one at the end."""
+        yield Pair(self.padam, self.baselines[baseline])
+
+    def early_over(self, baseline: str) -> Iterator[Pair]:
+        """It is better than this one early."""
+        config = self.padam.series.arm.config
+        for statistics in ("running", "recalibrated") if config.recalibrate else ("running",):
+            yield Pair(self.padam, self.baselines[baseline], self.early, statistics)
+
+    def best(self) -> Iterator[Pair]:
+        """It is better than every other exponent."""
+        return (Pair(self.padam, entry) for entry in self.exponents if entry is not self.padam)
+
+    def gap(self) -> Iterator[Pair]:
+        """SGD is better than Adam at the end."""
+        yield Pair(self.baselines["sgd"], self.baselines["adam"])
+
+
+CLAIMS: Mapping[str, Callable[[Sides], Iterator[Pair]]] = {
+    "Adam generalizes worse than SGD": Sides.gap,
+    "p = 1/8 generalizes as well as SGD": lambda sides: sides.over("sgd"),
+    "p = 1/8 beats AdamW": lambda sides: sides.over("adamw"),
+    "p = 1/8 is the best p": Sides.best,
+    "p = 1/8 is faster than SGD early": lambda sides: sides.early_over("sgd"),
+    "p = 1/8 is as fast as Adam early": lambda sides: sides.early_over("adam"),
+}
+WORDS = (
+    "not confirmed",
+    "undecided",
+    "confirmed",
+)  # a claim about several is as far as the first of these that is said
+
+
+class Told(NamedTuple):
+    """What is said of a pair.
+
+    Args:
+        pair: the two.
+        lead: by how much the first is better.
+        word: one of `WORDS`.
+    """
+
+    pair: Pair
+    lead: float
+    word: str
+
+
+def table(found: Sequence[Study]) -> Documented:
+    """Every claim on every workload; all comparisons of a workload are one family."""
+    rows: dict[str, list[tuple[str, ...]]] = {claim: [] for claim in CLAIMS}
+    for study in found:
+        if study.question:
+            continue
+        sides = Sides(study)
+        asked = {claim: [*pairs(sides)] for claim, pairs in CLAIMS.items()}
+        told = iter(judged([pair for pairs in asked.values() for pair in pairs]))
+        for claim, pairs in asked.items():
+            some = [next(told) for _ in pairs]
+            for statistics in dict.fromkeys(pair.statistics for pair in pairs):
+                alike = [one for one in some if one.pair.statistics == statistics]
+                rows[claim].append((claim, study.workload, *_row(alike)))
+    note = (
+        "Confirmed: the first is better than the second, not confirmed: it is worse; of several seconds the one that "
+        'speaks most against the claim is shown. Nothing is confirmed by being undecided, an "as well as" neither. '
+        f"Early is after the first one in {EARLY} epochs, at least one. Each at the learning rate that was best "
+        "for it at the end, on the held-out part. The chance of any wrong verdict on a workload is at most "
+        f"{family.ALPHA:.0%}."
+    )
+    header = ("claim", "workload", "after epoch", "first", "second", "difference", "verdict")
+    return Documented(header, [row for some in rows.values() for row in some], note)
+
+
+def judged(pairs: Sequence[Pair]) -> list[Told]:
+    """What is said of each pair, all in one family: nothing is better of which a run diverged."""
+    found = family.judge_pairs([pair.scores() for pair in pairs])
+    told = []
+    for pair, decided, difference in zip(pairs, found.decided, found.difference, strict=True):
+        lead = metrics.sign(pair.first.series.arm.config.workload) * float(difference)
+        sound = not (pair.first if lead > 0 else pair.second).series.diverged
+        told.append(Told(pair, lead, WORDS[1] if not (decided and sound) else WORDS[2] if lead > 0 else WORDS[0]))
+    return told
+
+
+def _row(some: Sequence[Told]) -> tuple[str, ...]:
+    pair, _, word = min(some, key=lambda one: (WORDS.index(one.word), one.lead))
+    first, second = (entry.after(pair.epoch, pair.statistics) for entry in pair[:2])
+    named = [f"{one.series.arm.title}: {interval(score)}" for one, score in zip(pair[:2], (first, second), strict=True)]
+    epochs = pair.first.series.arm.config.epochs
+    when = f"{pair.epoch if pair.epoch > 0 else epochs} of {epochs}{', recalibrated' * (pair.statistics != 'running')}"
+    difference = cells.decimal(first.mean - second.mean, max(decimals(first), decimals(second)), "+")
+    return when, *named, difference, word

@@ -1,0 +1,51 @@
+"""Studies `which-p-…` on record whose scores are a formula."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import studies
+from benchmarks.base.config import RunConfig
+from benchmarks.base.records import Cost, Epoch, Evaluation
+from benchmarks.base.store import Store
+from benchmarks.report import archive, exponents
+from benchmarks.report.results import collect
+
+SLOPE, START, BEST = -5.5, 2.0, 0.375
+Score = Callable[[RunConfig], float | Sequence[float]]
+
+
+def valley(config: RunConfig) -> float:
+    """A loss that is least at p = 3/8 and, at each p, where log lr is on a line; baselines are as p = 0."""
+    p = float(config.hyper.get("partial", 0.0))
+    optimum = START + SLOPE * p if "partial" in config.hyper else math.log10(12.0)
+    noise = random.Random(f"{p} {config.optimizer} {config.seed}").gauss(0, 0.01)
+    return 1.0 + abs(p - BEST) + (math.log10(config.hyper["lr"]) - optimum) ** 2 + noise
+
+
+def record(root: Path, name: str, score: Score, seeds: int | None = None) -> None:
+    """An archive with runs of a study, trials and the chosen, with these scores, and what it had before.
+
+    A score is the loss after the only epoch, or those after every epoch.
+    """
+    workload = name.removeprefix(exponents.PREFIX).partition("-")[0]
+    study, store = studies.load(name), Store(root / workload)
+    store.prepare()
+    here = {"sources": "abc", "torch": "2", "device": "cpu", "commit": "c0ffee"}
+    for run in study.runs():
+        store.write(run.config, "data", here, epochs(score(run.config)))
+    for run in collect(study, store).study.runs(range(seeds) if seeds else None):
+        store.write(run.config, "data", here, epochs(score(run.config)))
+    archive.pack(store, root / f"{workload}{archive.SUFFIX}")
+
+
+def epochs(losses: float | Sequence[float]) -> list[Epoch]:
+    """The records of a run."""
+    return [epoch(loss, i + 1) for i, loss in enumerate([losses] if isinstance(losses, float | int) else losses)]
+
+
+def epoch(loss: float, number: int = 1) -> Epoch:
+    """One epoch of a run; one without a loss has diverged."""
+    test = Evaluation(running={"loss": None if math.isnan(loss) else loss})
+    return Epoch(epoch=number, step=10 * number, test=test, time=Cost(train_s=60.0), diverged=math.isnan(loss))

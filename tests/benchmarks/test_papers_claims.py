@@ -1,0 +1,108 @@
+"""The paper's claims: what is said of each follows from the runs, here ones whose scores are a formula."""
+
+import dataclasses
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from on_record import epochs, record
+
+from benchmarks.base.config import RunConfig
+from benchmarks.report import claims, exponents
+from benchmarks.report.claims import Pair
+from benchmarks.report.exponents import Entry
+
+LOSSES = {"sgd": 1.2, "adam": 1.4, "adamw": 1.3, "amsgrad": 1.4, "muon": 1.4}
+EARLY = {claim for claim in claims.CLAIMS if "early" in claim}
+
+
+def papers(config: RunConfig) -> float:
+    """Losses as the paper has them: p = 1/8 is best, then SGD, AdamW and Adam."""
+    p = config.hyper.get("partial")
+    final = LOSSES[config.optimizer] if p is None else 1.0 + abs(p - 1 / 8)
+    return final + random.Random(repr(config)).gauss(0, 0.002)
+
+
+def opposite(config: RunConfig) -> float:
+    """The other way round, and p = 3/8 far ahead of all."""
+    return 10 - papers(config) - 8 * (config.hyper.get("partial") == 3 / 8)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> exponents.Study:
+    """Runs that end as the paper says, after an early epoch of which the opposite is true."""
+    root = tmp_path_factory.mktemp("cpu")
+    record(root, "which-p-zipf", lambda config: [opposite(config), papers(config)])
+    (one,) = exponents.studies(root)
+    return one
+
+
+def said(study: exponents.Study) -> dict[str, tuple[str, ...]]:
+    """The row of each claim, without its name and the workload's."""
+    return {row[0]: tuple(row[2:]) for row in claims.table([study]).rows}
+
+
+def having(entry: Entry, losses: Sequence[float]) -> Entry:
+    """An entry with runs that end so."""
+    run = entry.series.runs[0]
+    runs = {seed: dataclasses.replace(run, epochs=(*epochs(loss),)) for seed, loss in enumerate(losses)}
+    return dataclasses.replace(entry, series=dataclasses.replace(entry.series, runs=runs))
+
+
+def test_the_papers_results_confirm_it(study: exponents.Study) -> None:
+    """Every claim about the end, from the scores there; those about the beginning are refuted by the scores there."""
+    rows = said(study)
+    for claim in claims.CLAIMS:
+        when, first, _, difference, word = rows[claim]
+        assert word == ("not confirmed" if claim in EARLY else "confirmed")
+        assert when == ("1 of 5" if claim in EARLY else "5 of 5")
+        assert first.startswith("SGD" if claim.startswith("Adam") else "PartialAdam (p = 1/8)")
+        assert difference[0] == ("+" if claim in EARLY else "−")
+    assert rows["p = 1/8 beats AdamW"][2].startswith("AdamW: 1.30")
+    assert rows["p = 1/8 beats AdamW"][3].startswith("−0.30")
+    assert rows["p = 1/8 is the best p"][2].startswith("PartialAdam (p = 1/16)")
+
+
+def test_the_opposite_does_not(tmp_path: Path) -> None:
+    """Nor does one better exponent of five leave p = 1/8 the best; it is the one that is shown."""
+    record(tmp_path, "which-p-zipf", lambda config: [papers(config), opposite(config)])
+    rows = said(*exponents.studies(tmp_path))
+    assert {claim for claim, row in rows.items() if row[-1] == "confirmed"} == EARLY
+    assert {row[-1] for claim, row in rows.items() if claim not in EARLY} == {"not confirmed"}
+    assert rows["p = 1/8 is the best p"][2].startswith("PartialAdam (p = 3/8)")
+
+
+def test_a_diverged_run_confirms_nothing_for_its_side(study: exponents.Study) -> None:
+    """Of the side that is ahead it leaves the claim open, of the other one it changes nothing."""
+    first, *_, second = exponents.entries(study.report)
+    low, high = [1.0, 1.01, 1.02, 1.01], [2.0, 2.01, 2.02, 2.01]
+
+    def word(ours: Sequence[float], theirs: Sequence[float]) -> str:
+        (told,) = claims.judged([Pair(having(first, ours), having(second, theirs))])
+        return told.word
+
+    assert word(low, high) == "confirmed"
+    assert word(low, [*high, math.nan]) == "confirmed"
+    assert word([*low, math.nan], high) == "undecided"
+    assert word(high, [*low, math.nan]) == "undecided"
+
+
+def test_the_claims_of_a_workload_are_one_family(study: exponents.Study) -> None:
+    """A difference that is told alone is not among ten; no difference is told neither way."""
+    first, *_, second = exponents.entries(study.report)
+    pair = Pair(having(first, [1.0, 1.1, 1.2, 1.3]), having(second, [1.3, 1.4, 1.5, 1.6]))
+    same = Pair(having(first, [1.0, 1.1, 1.2, 1.3]), having(second, [1.0, 1.1, 1.2, 1.3]))
+    assert [one.word for one in claims.judged([pair])] == ["confirmed"]
+    assert {one.word for one in claims.judged([pair, *[same] * 9])} == {"undecided"}
+
+
+def test_batch_norm_is_asked_twice(study: exponents.Study) -> None:
+    """Early, by the running statistics and by recalibrated ones, where the runs have them."""
+    sides = claims.Sides(study)
+    assert [pair.statistics for pair in sides.early_over("sgd")] == ["running"]
+    config = dataclasses.replace(sides.padam.series.arm.config, recalibrate=20)
+    series = dataclasses.replace(sides.padam.series, arm=dataclasses.replace(sides.padam.series.arm, config=config))
+    sides.padam = dataclasses.replace(sides.padam, series=series)
+    assert [pair.statistics for pair in sides.early_over("sgd")] == ["running", "recalibrated"]
