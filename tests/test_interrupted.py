@@ -1,6 +1,7 @@
 """Whatever interrupts saving or loading leaves the optimizer as it was, and on disk a checkpoint that is whole."""
 
 import copy
+import gc
 import inspect
 import io
 import multiprocessing
@@ -40,7 +41,10 @@ class Interruption(BaseException):
 
 
 def traced(action: Callable[[], object], calls: int = 0) -> int:
-    """How many functions an action calls; it is interrupted at one of them where that is not 0."""
+    """How many functions an action calls; it is interrupted at one of them where that is not 0.
+
+    Without the garbage collector, which calls functions of others, at any moment, and swallows what they raise.
+    """
     done = 0
 
     def trace(frame: FrameType, *_: Any) -> None:
@@ -52,12 +56,15 @@ def traced(action: Callable[[], object], calls: int = 0) -> int:
             sys.settrace(None)
             raise Interruption
 
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(trace)
     try:
         action()
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return done
 
 
