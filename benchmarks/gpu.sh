@@ -24,7 +24,8 @@ paper-table1-short
 paper-fig1 --only cifar10-resnet18 --seeds 1
 paper-bias-correction
 paper-table1
-paper-fig1 --only cifar10-resnet18"}
+paper-fig1 --only cifar10-resnet18
+which-p-cifar10"}
 reserve=20 # seconds for packing
 end=$((SECONDS + $1 - reserve))
 export PYTHONUNBUFFERED=1

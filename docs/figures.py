@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import exponent_figures
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -54,8 +54,9 @@ def main() -> None:
         save("metric", metric())
         save("spectrum", spectrum())
         found = exponents.studies()
-        save("which-p", which_p(exponents.curves(found)))
-        save("headline", headline([one for one in found if not one.question]))
+        source = exponent_figures.source()
+        save("which-p", exponent_figures.by_estimator(exponents.curves(found)), source)
+        save("headline", exponent_figures.headline([one for one in found if not one.question]), source)
     regret = load_record(study.Record, HERE / "regret.json", "")
     save("regret", study_report.figures(regret)["bound"])
     examples = load_record(counterexample.Record, HERE / "counterexample.json", "")
@@ -65,10 +66,10 @@ def main() -> None:
         save(f"width-{name}", figure)
 
 
-def save(name: str, figure: Figure) -> None:
-    """Write a figure as SVG, the same bytes for the same figure."""
+def save(name: str, figure: Figure, source: str | None = None) -> None:
+    """Write a figure as SVG, the same bytes for the same figure, and what it was drawn from."""
     with matplotlib.rc_context({"svg.hashsalt": name}):  # of the identifiers, random otherwise
-        figure.savefig(HERE / "figures" / f"{name}.svg", facecolor="white", metadata={"Date": None})
+        figure.savefig(HERE / "figures" / f"{name}.svg", facecolor="white", metadata={"Date": None, "Source": source})
     if "--png" in sys.argv:
         figure.savefig(HERE / "figures" / f"{name}.png", facecolor="white", dpi=160)
 
@@ -131,88 +132,6 @@ def _draw_rates(axis: Any, accuracy: dict[float, list[list[float]]]) -> None:
     axis.set_ylabel("test accuracy, %")
     axis.legend(loc="lower left", bbox_to_anchor=(0.055, 0.02), fontsize=8.5, handlelength=1.0, handletextpad=0.5)
     axis.set_title("and with it the learning rate to use")
-
-
-def which_p(curves: Sequence[exponents.Choice]) -> Figure:
-    """What each p comes to, by workload, and the learning rate that is best for it; colours are estimators."""
-    workloads = list(dict.fromkeys(curve.study.workload for curve in curves))
-    names = list(dict.fromkeys(curve.name for curve in curves))
-    figure = Figure(figsize=(3.4 * len(workloads), 5.4), layout="constrained")
-    panels = figure.subplots(2, len(workloads), sharex=True, squeeze=False, height_ratios=(1.5, 1))
-    for curve in curves:
-        score, rate = panels[:, workloads.index(curve.study.workload)]
-        tint, p = f"C{names.index(curve.name)}", [entry.p for entry in curve.entries]
-        means, lows, highs = zip(*map(_lower_is_better, curve.entries), strict=True)
-        ends = [np.subtract(means, lows), np.subtract(highs, means)]
-        there = [one.name for one in curves if one.study.workload == curve.study.workload]
-        beside = np.add(p, 0.006 * (there.index(curve.name) - (len(there) - 1) / 2))  # so that no bar hides another
-        score.errorbar(beside, means, ends, color=tint, marker="o", markersize=4, linewidth=1.4, capsize=2)
-        rate.plot(p, [entry.lr for entry in curve.entries], color=tint, marker="o", markersize=4, label=curve.name)
-    for (score, rate), workload in zip(panels.T, workloads, strict=True):
-        sample = next(curve for curve in curves if curve.study.workload == workload).entries[0]
-        score.set_title(_title(workload))
-        score.set_ylabel(_lower_is_better_title(sample))
-        _log_where_wide(score)
-        _log_where_wide(rate)
-        rate.set_ylabel("best learning rate")
-        rate.set_xlabel("p")
-        rate.set_xticks([0, 1 / 8, 1 / 4, 3 / 8, 1 / 2], ["0", "1/8", "1/4", "3/8", "1/2"])
-    drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels[1]]
-    handles = {label: handle for some in drawn for handle, label in some}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
-BASELINES = {"sgd": "SGD", "adamw": "AdamW", "muon": "Muon"}
-
-
-def headline(found: Sequence[exponents.Study]) -> Figure:
-    """The exponents of PartialAdam beside three baselines, by workload."""
-    figure = Figure(figsize=(2.3 * len(found), 3.0), layout="constrained")
-    for panel, one in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        everything = exponents.entries(one.report)
-        places = dict(zip(BASELINES, np.arange(0.6, 0.8, 0.07), strict=False))
-        drawn = [(entry.p, entry, 0) for entry in everything if entry.has_exponent]
-        named = {entry.series.arm.config.optimizer: entry for entry in everything if not entry.has_exponent}
-        drawn += [(places[name], named[name], 7) for name in BASELINES]
-        for tint in (0, 7):
-            x, some = zip(*((x, entry) for x, entry, kind in drawn if kind == tint), strict=True)
-            means, lows, highs = zip(*map(_lower_is_better, some), strict=True)
-            ends = [np.subtract(means, lows), np.subtract(highs, means)]
-            line = "-" if tint == 0 else "none"
-            panel.errorbar(x, means, ends, color=f"C{tint}", ls=line, marker="o", markersize=4, lw=1.4, capsize=2)
-        panel.set_title(_title(one.workload), fontsize=9.5)
-        panel.set_ylabel(_lower_is_better_title(everything[0]))
-        _log_where_wide(panel)
-        exponents_named = {0.0: "p = 0", 0.125: "⅛", 0.25: "¼", 0.375: "⅜", 0.5: "½"}
-        panel.set_xticks([*exponents_named, *places.values()], [*exponents_named.values(), *BASELINES.values()])
-        for label in panel.get_xticklabels()[len(exponents_named) :]:
-            label.set_rotation(90)
-    return figure
-
-
-def _log_where_wide(axis: Axes) -> None:
-    """A logarithmic scale where the largest value is more than five times the smallest."""
-    low, high = axis.dataLim.intervaly
-    if high > 5 * low:
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
-
-
-def _title(workload: str) -> str:
-    return (workload[:1].upper() + workload[1:]).replace(", ", ",\n")
-
-
-def _lower_is_better_title(entry: exponents.Entry) -> str:
-    return entry.metric.title.replace("test accuracy", "test error")
-
-
-def _lower_is_better(entry: exponents.Entry) -> tuple[float, float, float]:
-    """The final mean and its interval, of an accuracy the error."""
-    final = entry.final
-    low, high = (final.mean if np.isnan(end) else end for end in (final.low, final.high))
-    return (100 - final.mean, 100 - high, 100 - low) if entry.metric.percent else (final.mean, low, high)
 
 
 def trained_scales() -> Tensor:

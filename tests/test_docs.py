@@ -149,6 +149,15 @@ def test_generated_reference_is_up_to_date(generate: Any) -> None:
     assert generate.REFERENCE.read_text() == generate.reference(), HINT
 
 
+def test_figures_of_p_have_the_numbers_of_the_page(generate: Any) -> None:
+    """Those drawn from the studies on record say which tables they go with, which another test holds to the records."""
+    import exponent_figures
+
+    for name in ("headline", "which-p"):
+        drawn = (ROOT / "docs" / "figures" / f"{name}.svg").read_text()
+        assert f">{exponent_figures.source()}<" in drawn, "run `python docs/figures.py`"
+
+
 def test_generated_tables_are_up_to_date(generate: Any) -> None:
     """The tables between marks are those of the code, and each is on some page."""
     tables = generate.current()

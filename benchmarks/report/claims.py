@@ -9,7 +9,7 @@ from benchmarks.report.exponents import Entry, Study, decimals, entries, interva
 from benchmarks.workloads import metrics
 
 PADAM = 1 / 8
-EARLY = 4  # after one in so many of the epochs
+EARLY = 4  # one in so many epochs, the first ones
 
 
 class Pair(NamedTuple):
@@ -70,11 +70,7 @@ CLAIMS: Mapping[str, Callable[[Sides], Iterator[Pair]]] = {
     "p = 1/8 is faster than SGD early": lambda sides: sides.early_over("sgd"),
     "p = 1/8 is as fast as Adam early": lambda sides: sides.early_over("adam"),
 }
-WORDS = (
-    "not confirmed",
-    "undecided",
-    "confirmed",
-)  # a claim about several is as far as the first of these that is said
+WORDS = ("not confirmed", "undecided", "confirmed")  # of several pairs the first of these holds that is said of one
 
 
 class Told(NamedTuple):
@@ -108,9 +104,9 @@ def table(found: Sequence[Study]) -> Documented:
     note = (
         "Confirmed: the first is better than the second, not confirmed: it is worse; of several seconds the one that "
         'speaks most against the claim is shown. Nothing is confirmed by being undecided, an "as well as" neither. '
-        f"Early is after the first one in {EARLY} epochs, at least one. Each at the learning rate that was best "
-        "for it at the end, on the held-out part. The chance of any wrong verdict on a workload is at most "
-        f"{family.ALPHA:.0%}."
+        f"Early is after 1/{EARLY} of the epochs, at least one. Each at the learning rate that was best for it at the "
+        "end, on the held-out part. The chance of any wrong verdict on a workload is at most "
+        f"{100 * family.ALPHA:g} %."
     )
     header = ("claim", "workload", "after epoch", "first", "second", "difference", "verdict")
     return Documented(header, [row for some in rows.values() for row in some], note)

@@ -214,7 +214,7 @@ def beside(found: Sequence[Study]) -> Documented:
         choice = Choice(study, "", [base, *(entry for entry in everything if not entry.has_exponent)])
         rows += _against(choice, base)
     note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
-    return Documented(_AGAINST, rows, note + _targets(found))
+    return Documented(_AGAINST, rows, note + _targets(found, ""))
 
 
 def among(found: Sequence[Study], question: str, *, of_one_p: bool = False) -> Documented:
@@ -227,12 +227,12 @@ def among(found: Sequence[Study], question: str, *, of_one_p: bool = False) -> D
                 choice = Choice(study, "", [entry for entry in everything if p in (None, entry.p)])
                 rows += _against(choice, choice.base)
     note = f"Against the entry{' of the same p' * of_one_p} that was best on the held-out part of each workload."
-    return Documented(_AGAINST, rows, note + _targets(found))
+    return Documented(_AGAINST, rows, note + _targets(found, question))
 
 
-def _targets(found: Sequence[Study]) -> str:
-    """What the targets are, in words."""
-    said = {one.workload: one.report.study.target for one in found}
+def _targets(found: Sequence[Study], question: str) -> str:
+    """What the targets of the studies that ask this are, in words."""
+    said = {one.workload: one.report.study.target for one in found if one.question == question}
     named = "; ".join(f"{workload}: {target:g}" for workload, target in said.items() if target is not None)
     return f" Targets: {named}." if named else ""
 

@@ -90,12 +90,13 @@ def test_what_is_worth_most_comes_first(call, tmp_path):
         "run paper-bias-correction",
         "run paper-table1",
         "run paper-fig1",
+        "run which-p-cifar10",
         "run paper-bn",
         "profile --data-dir",
     ]
     runs = [command for command in commands if command.startswith("run")]
     assert all("--jobs-per-device 3" in command and "--no-report" in command for command in runs)
-    assert ["--whole" in command for command in runs] == [True] * 7 + [False]
+    assert ["--whole" in command for command in runs] == [True] * 8 + [False]
     options = runs[0].split()
     assert 900 < int(options[options.index("--time-budget") + 1]) < 1000
     assert {"some.jsonl", "kernels.done", "steptime.done", "profile.done"} <= set(packed(tmp_path / "gpu_out"))
@@ -123,7 +124,7 @@ def test_a_measurement_that_is_cut_off_goes_on(call, tmp_path):
     commands, process = call("1000", ENDED="steptime", MEASURE="kernels steptime")
     assert process.returncode == 0, process.stderr
     assert "steptime is not complete" in process.stdout
-    assert len(commands) == 2 + 7
+    assert len(commands) == 2 + 8
     carry_on(tmp_path)
     commands, _ = call("1000", MEASURE="kernels steptime")
     assert [command.split()[0] for command in commands] == ["steptime"]
@@ -163,7 +164,7 @@ def test_a_short_time_is_for_packing(call, tmp_path):
     """Nothing is begun that could not get anywhere, and the folder of another program is left alone."""
     commands, process = call("25")
     assert commands == []
-    assert "11 to go on with, by the same command: kernels; steptime; profile; profile-compiled" in process.stdout
+    assert "12 to go on with, by the same command: kernels; steptime; profile; profile-compiled" in process.stdout
     assert (tmp_path / "gpu_out").is_dir()
 
 
