@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.report import exponents
 from benchmarks.report.exponents import Choice, Entry, Study
 
 PAGE = Path(__file__).parent / "which-p.md"
@@ -55,9 +54,8 @@ def headline(found: Sequence[Study]) -> Figure:
     """The exponents of PartialAdam beside three baselines, by workload."""
     figure = Figure(figsize=(2.3 * len(found), 3.0), layout="constrained")
     for panel, study in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        everything = exponents.entries(study.report)
-        ours = [entry for entry in everything if entry.has_exponent]
-        others = {entry.series.arm.config.optimizer: entry for entry in everything if not entry.has_exponent}
+        ours = [entry for entry in study.entries if entry.has_exponent]
+        others = {entry.series.arm.config.optimizer: entry for entry in study.entries if not entry.has_exponent}
         _bars(panel, [entry.p for entry in ours], ours, color="C0")
         places = {place: name for name, place in BASELINES.values()}
         _bars(panel, [*places], [others[optimizer] for optimizer in BASELINES], color="C7", linestyle="none")
@@ -84,7 +82,7 @@ def _lower_is_better(entry: Entry) -> tuple[float, float, float]:
 
 
 def _name(axis: Axes, study: Study, **style: Any) -> None:
-    metric = exponents.entries(study.report)[0].metric
+    metric = study.entries[0].metric
     axis.set_title((study.workload[:1].upper() + study.workload[1:]).replace(", ", ",\n"), **style)
     axis.set_ylabel(metric.title.replace("test accuracy", "test error"))
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from benchmarks.report import cells, family
 from benchmarks.report.documented import Documented
-from benchmarks.report.exponents import Entry, Study, decimals, entries, interval
+from benchmarks.report.exponents import Entry, Study, decimals, interval
+from benchmarks.report.verdicts import word_of
 from benchmarks.workloads import metrics
 
 PADAM = 1 / 8
@@ -37,10 +38,9 @@ class Sides:
     """The entries of a study of p that the paper speaks of."""
 
     def __init__(self, study: Study) -> None:
-        found = entries(study.report)
-        self.exponents = [entry for entry in found if entry.has_exponent]
+        self.exponents = [entry for entry in study.entries if entry.has_exponent]
         self.padam = next(entry for entry in self.exponents if entry.p == PADAM)
-        self.baselines = {entry.series.arm.config.optimizer: entry for entry in found if not entry.has_exponent}
+        self.baselines = {entry.series.arm.config.optimizer: entry for entry in study.entries if not entry.has_exponent}
         self.early = max(1, self.padam.series.arm.config.epochs // EARLY)
 
     def over(self, baseline: str) -> Iterator[Pair]:
@@ -70,7 +70,8 @@ CLAIMS: Mapping[str, Callable[[Sides], Iterator[Pair]]] = {
     "p = 1/8 is faster than SGD early": lambda sides: sides.early_over("sgd"),
     "p = 1/8 is as fast as Adam early": lambda sides: sides.early_over("adam"),
 }
-WORDS = ("not confirmed", "undecided", "confirmed")  # of several pairs the first of these holds that is said of one
+WORDS = {"worse": "not confirmed", "better": "confirmed"}  # any other: undecided
+ORDER = ("not confirmed", "undecided", "confirmed")  # of several pairs the first of these holds that is said of one
 
 
 class Told(NamedTuple):
@@ -79,7 +80,7 @@ class Told(NamedTuple):
     Args:
         pair: the two.
         lead: by how much the first is better.
-        word: one of `WORDS`.
+        word: one of `ORDER`.
     """
 
     pair: Pair
@@ -91,16 +92,9 @@ def table(found: Sequence[Study]) -> Documented:
     """Every claim on every workload; all comparisons of a workload are one family."""
     rows: dict[str, list[tuple[str, ...]]] = {claim: [] for claim in CLAIMS}
     for study in found:
-        if study.question:
-            continue
-        sides = Sides(study)
-        asked = {claim: [*pairs(sides)] for claim, pairs in CLAIMS.items()}
-        told = iter(judged([pair for pairs in asked.values() for pair in pairs]))
-        for claim, pairs in asked.items():
-            some = [next(told) for _ in pairs]
-            for statistics in dict.fromkeys(pair.statistics for pair in pairs):
-                alike = [one for one in some if one.pair.statistics == statistics]
-                rows[claim].append((claim, study.workload, *_row(alike)))
+        if not study.question:
+            for (claim, _), told in answers(Sides(study)).items():
+                rows[claim].append((claim, study.workload, *_row(told)))
     note = (
         "Confirmed: the first is better than the second, not confirmed: it is worse; of several seconds the one that "
         'speaks most against the claim is shown. Nothing is confirmed by being undecided, an "as well as" neither. '
@@ -112,19 +106,28 @@ def table(found: Sequence[Study]) -> Documented:
     return Documented(header, [row for some in rows.values() for row in some], note)
 
 
+def answers(sides: Sides) -> dict[tuple[str, str], list[Told]]:
+    """What is said of the pairs of each claim, by claim and statistics of batch norm."""
+    asked = [(claim, pair) for claim, pairs in CLAIMS.items() for pair in pairs(sides)]
+    found: dict[tuple[str, str], list[Told]] = {}
+    for (claim, pair), told in zip(asked, judged([pair for _, pair in asked]), strict=True):
+        found.setdefault((claim, pair.statistics), []).append(told)
+    return found
+
+
 def judged(pairs: Sequence[Pair]) -> list[Told]:
-    """What is said of each pair, all in one family: nothing is better of which a run diverged."""
+    """What is said of each pair, all in one family."""
     found = family.judge_pairs([pair.scores() for pair in pairs])
     told = []
-    for pair, decided, difference in zip(pairs, found.decided, found.difference, strict=True):
-        lead = metrics.sign(pair.first.series.arm.config.workload) * float(difference)
-        sound = not (pair.first if lead > 0 else pair.second).series.diverged
-        told.append(Told(pair, lead, WORDS[1] if not (decided and sound) else WORDS[2] if lead > 0 else WORDS[0]))
+    for pair, decided, difference in zip(pairs, found.decided, found.difference.tolist(), strict=True):
+        word = word_of(pair.first.series, pair.second.series, difference, decided=bool(decided))
+        lead = metrics.sign(pair.first.series.arm.config.workload) * difference
+        told.append(Told(pair, lead, WORDS.get(word, "undecided")))
     return told
 
 
 def _row(some: Sequence[Told]) -> tuple[str, ...]:
-    pair, _, word = min(some, key=lambda one: (WORDS.index(one.word), one.lead))
+    pair, _, word = min(some, key=lambda one: (ORDER.index(one.word), one.lead))
     first, second = (entry.after(pair.epoch, pair.statistics) for entry in pair[:2])
     named = [f"{one.series.arm.title}: {interval(score)}" for one, score in zip(pair[:2], (first, second), strict=True)]
     epochs = pair.first.series.arm.config.epochs

@@ -1,13 +1,13 @@
 """Which p: what the studies `which-p-…` on record say of the exponent, over workloads and estimators."""
 
 import dataclasses
+import functools
 import math
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,22 +27,6 @@ RECORDS = Path(__file__).parents[1] / "results" / "cpu"
 PREFIX = "which-p-"
 OPEN = "°"  # beside what is not told from the chosen one
 _SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
-
-
-class Study(NamedTuple):
-    """A study on record.
-
-    Args:
-        name: as `run` takes it.
-        workload: what it trains, in words.
-        question: what it asks besides: "" for p itself, else "estimators", "direction" or "bias".
-        report: its results.
-    """
-
-    name: str
-    workload: str
-    question: str
-    report: Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +82,30 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
+class Study:
+    """A study on record.
+
+    Args:
+        name: as `run` takes it.
+        workload: what it trains, in words.
+        question: what it asks besides: "" for p itself, else "estimators", "direction" or "bias".
+        report: its results.
+    """
+
+    name: str
+    workload: str
+    question: str
+    report: Report
+
+    @functools.cached_property
+    def entries(self) -> Sequence[Entry]:
+        """What was tried, and chosen, for each of its entries."""
+        (subject,) = self.report.study.subjects
+        tried = {line.group.key: line for line in lines(self.report, subject)}
+        return [Entry(one, tried[one.arm.label]) for one in self.report.series]
+
+
+@dataclasses.dataclass(frozen=True)
 class Choice:
     """Entries that one question sets beside each other on one workload, and what they are compared with.
 
@@ -142,13 +150,6 @@ def studies(root: Path = RECORDS) -> list[Study]:
     return found
 
 
-def entries(report: Report) -> list[Entry]:
-    """The entries of a tuned study."""
-    (subject,) = report.study.subjects
-    tried = {line.group.key: line for line in lines(report, subject)}
-    return [Entry(one, tried[one.arm.label]) for one in report.series]
-
-
 def curves(found: Iterable[Study]) -> list[Choice]:
     """Every estimator on every workload, over p."""
     made: list[Choice] = []
@@ -156,7 +157,7 @@ def curves(found: Iterable[Study]) -> list[Choice]:
         if study.question not in ("", "estimators"):
             continue
         by_title: dict[str, list[Entry]] = {}
-        for entry in entries(study.report):
+        for entry in study.entries:
             if entry.has_exponent:
                 title = re.sub(r" \(p = .*\)", "", entry.series.arm.title)
                 by_title.setdefault(title, []).append(entry)
@@ -209,9 +210,8 @@ def beside(found: Sequence[Study]) -> Documented:
     for study in found:
         if study.question:
             continue
-        everything = entries(study.report)
-        base = Choice(study, "", [entry for entry in everything if entry.has_exponent]).base
-        choice = Choice(study, "", [base, *(entry for entry in everything if not entry.has_exponent)])
+        base = Choice(study, "", [entry for entry in study.entries if entry.has_exponent]).base
+        choice = Choice(study, "", [base, *(entry for entry in study.entries if not entry.has_exponent)])
         rows += _against(choice, base)
     note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
     return Documented(_AGAINST, rows, note + _targets(found, ""))
@@ -222,9 +222,8 @@ def among(found: Sequence[Study], question: str, *, of_one_p: bool = False) -> D
     rows: list[tuple[str, ...]] = []
     for study in found:
         if study.question == question:
-            everything = entries(study.report)
-            for p in dict.fromkeys(entry.p for entry in everything) if of_one_p else (None,):
-                choice = Choice(study, "", [entry for entry in everything if p in (None, entry.p)])
+            for p in dict.fromkeys(entry.p for entry in study.entries) if of_one_p else (None,):
+                choice = Choice(study, "", [entry for entry in study.entries if p in (None, entry.p)])
                 rows += _against(choice, choice.base)
     note = f"Against the entry{' of the same p' * of_one_p} that was best on the held-out part of each workload."
     return Documented(_AGAINST, rows, note + _targets(found, question))
@@ -243,7 +242,7 @@ def budgets(found: Sequence[Study]) -> Documented:
     for study in found:
         report = study.report
         made = [*report.trials, *report.series]
-        some = entries(report)
+        some = study.entries
         facts = report.environment
         rows.append(
             (
@@ -273,16 +272,15 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
     words = choice.words(base)
     rows: list[tuple[str, ...]] = []
     for entry in choice.entries:
-        label = entry.series.arm.label
-        own = entry is base
-        difference = (
-            cells.DASH if own else cells.decimal(entry.final.mean - base.final.mean, decimals(entry.final), "+")
-        )
-        name = f"**{entry.series.arm.title}**" if own else entry.series.arm.title
-        word = "compared with" if own else words.get(label, "not compared")
-        rows.append(
-            (choice.study.workload, name, _rate(entry), _interval(entry), difference, word, _to_target(choice, entry))
-        )
+        name, score = entry.series.arm.title, (_rate(entry), _interval(entry))
+        told = (cells.DASH, "compared with")
+        if entry is base:
+            name = f"**{name}**"
+        else:
+            ahead = entry.final.mean - base.final.mean
+            word = words.get(entry.series.arm.label, "not compared")
+            told = (cells.decimal(ahead, decimals(entry.final), "+"), word)
+        rows.append((choice.study.workload, name, *score, *told, _to_target(choice, entry)))
     return rows
 
 

@@ -102,7 +102,7 @@ def judge(report: Report, subject: str) -> Verdicts:
         )
         smallest = smallest_detectable((own.sd, spread.sd), (own.n, spread.n), max(1, tests))
         smallest = math.inf if smallest > widest else smallest
-        word = "same run" if same[i] else _word(one, base, test, decided=bool(found.decided[i]))
+        word = "same run" if same[i] else word_of(one, base, test.difference, decided=bool(found.decided[i]))
         pairs = NOTHING if same[i] else _paired(one, base)
         rows.append(Verdict(one, test, float(found.adjusted[i]), pairs, smallest, word))
     return Verdicts(subject, base, rows, "", tests)
@@ -125,9 +125,10 @@ def _obstacle(report: Report, subject: str, base: Series | None, others: Sequenc
     return ""
 
 
-def _word(one: Series, base: Series, test: Comparison, *, decided: bool) -> str:
+def word_of(one: Series, base: Series, difference: float, *, decided: bool) -> str:
+    """What is said of an arm against another: nothing is better of which a run diverged, nor worse than such a base."""
     sign = metrics.sign(base.arm.config.workload)
-    word = "undecided" if not decided else "better" if sign * test.difference > 0 else "worse"
+    word = "undecided" if not decided else "better" if sign * difference > 0 else "worse"
     if one.diverged and word != "worse":
         return "diverged"
     if base.diverged and word == "worse":

@@ -46,6 +46,7 @@ def epochs(losses: float | Sequence[float]) -> list[Epoch]:
 
 
 def epoch(loss: float, number: int = 1) -> Epoch:
-    """One epoch of a run; one without a loss has diverged."""
-    test = Evaluation(running={"loss": None if math.isnan(loss) else loss})
-    return Epoch(epoch=number, step=10 * number, test=test, time=Cost(train_s=60.0), diverged=math.isnan(loss))
+    """One epoch of a run; one without a loss has diverged. With batch norm recalibrated, bad ones are good ones."""
+    lost = math.isnan(loss)
+    test = Evaluation({"loss": None if lost else loss}, recalibrated={"loss": None if lost else 10 - loss})
+    return Epoch(epoch=number, step=10 * number, test=test, time=Cost(train_s=60.0), diverged=lost)

@@ -134,3 +134,14 @@ def test_each_table_is_of_one_page(recorded: list[exponents.Study], tmp_path: Pa
     assert all(not table.rows for table in which_p.tables(tmp_path).values())
     assert {row[0] for row in exponents.budgets(recorded).rows} == {"`which-p-zipf`", "`which-p-zipf-bias`"}
     assert len(exponents.among(recorded, "bias").rows) == 6
+
+
+def test_bias_corrections_are_compared_at_one_p(recorded: list[exponents.Study]) -> None:
+    """Each with the best of its own p; among all of them the p would decide, which is another question."""
+    table = exponents.among(recorded, "bias", of_one_p=True)
+    assert [row[1].startswith("**") for row in table.rows].count(True) == 2
+    assert all(abs(float(row[4].replace("−", "-"))) < 0.05 for row in table.rows if row[5] != "compared with")
+    ahead = [row[4] for row in exponents.among(recorded, "bias").rows if row[5] != "compared with"]
+    assert max(abs(float(text.replace("−", "-"))) for text in ahead) > 0.1
+    assert table.note.endswith("Targets: rare classes, softmax regression: 1.")
+    assert "Targets" not in exponents.among(recorded, "direction").note

@@ -76,7 +76,7 @@ def test_the_opposite_does_not(tmp_path: Path) -> None:
 
 def test_a_diverged_run_confirms_nothing_for_its_side(study: exponents.Study) -> None:
     """Of the side that is ahead it leaves the claim open, of the other one it changes nothing."""
-    first, *_, second = exponents.entries(study.report)
+    first, *_, second = study.entries
     low, high = [1.0, 1.01, 1.02, 1.01], [2.0, 2.01, 2.02, 2.01]
 
     def word(ours: Sequence[float], theirs: Sequence[float]) -> str:
@@ -91,7 +91,7 @@ def test_a_diverged_run_confirms_nothing_for_its_side(study: exponents.Study) ->
 
 def test_the_claims_of_a_workload_are_one_family(study: exponents.Study) -> None:
     """A difference that is told alone is not among ten; no difference is told neither way."""
-    first, *_, second = exponents.entries(study.report)
+    first, *_, second = study.entries
     pair = Pair(having(first, [1.0, 1.1, 1.2, 1.3]), having(second, [1.3, 1.4, 1.5, 1.6]))
     same = Pair(having(first, [1.0, 1.1, 1.2, 1.3]), having(second, [1.0, 1.1, 1.2, 1.3]))
     assert [one.word for one in claims.judged([pair])] == ["confirmed"]
@@ -99,10 +99,14 @@ def test_the_claims_of_a_workload_are_one_family(study: exponents.Study) -> None
 
 
 def test_batch_norm_is_asked_twice(study: exponents.Study) -> None:
-    """Early, by the running statistics and by recalibrated ones, where the runs have them."""
+    """Early, by the running statistics and by recalibrated ones, each by its own scores, where the runs have them."""
     sides = claims.Sides(study)
-    assert [pair.statistics for pair in sides.early_over("sgd")] == ["running"]
+    assert {statistics for _, statistics in claims.answers(sides)} == {"running"}
     config = dataclasses.replace(sides.padam.series.arm.config, recalibrate=20)
     series = dataclasses.replace(sides.padam.series, arm=dataclasses.replace(sides.padam.series.arm, config=config))
     sides.padam = dataclasses.replace(sides.padam, series=series)
-    assert [pair.statistics for pair in sides.early_over("sgd")] == ["running", "recalibrated"]
+    answers = claims.answers(sides)
+    for claim in EARLY:
+        assert [told.word for told in answers[claim, "running"]] == ["not confirmed"]
+        assert [told.word for told in answers[claim, "recalibrated"]] == ["confirmed"]
+    assert len(answers) == len(claims.CLAIMS) + len(EARLY)

@@ -121,8 +121,8 @@ def _gather(part: torch.Tensor, size: int, group: Any) -> torch.Tensor:
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
     """What a process does: answer until nobody asks any more.
 
-    A gather is over before it returns: torch's own (2.14, gloo) makes the Python object of the whole tensor while a
-    thread fills it, and between the two it has been freed twice, within some 10,000 gathers.
+    A gather fills a tensor that is there, and is over before it returns: torch's own (2.14, gloo) makes one while a
+    thread fills it, and memory has been freed twice within some 10,000 of them.
     """
     faulthandler.enable()  # one that is killed by a signal says where it was
     gathers = torch.library.Library("_c10d_functional", "IMPL")
