@@ -4,6 +4,7 @@ import inspect
 import math
 
 import pytest
+import torch
 from family import maker
 from mutants import MUTANTS
 from third_party import OPTIMIZERS, Factored, MeanAbs
@@ -14,6 +15,7 @@ from partial_adaptive import Hyper
 from partial_adaptive.rules.numerators import ExpAvg
 from partial_adaptive.rules.second_moments import AmsgradMax, ExpAvgSq
 from partial_adaptive.testing import CHECKS, Check, check_estimator, check_optimizer, parametrize_checks
+from partial_adaptive.testing.harness import parameters, train
 
 VARIATIONS = {
     "padam-amsgrad=False": ("padam", {"amsgrad": False}),
@@ -94,3 +96,12 @@ def test_check_estimator_takes_components_and_hyperparameters() -> None:
     """A `Switch`, a plain gradient as the numerator and hyperparameters of one's own go through all checks."""
     check_estimator(pa.Switch("amsgrad", AmsgradMax(), ExpAvgSq()), betas=(0.0, 0.99), amsgrad=True)
     check_optimizer(pa.PartialYogi)
+
+
+def test_checks_follow_the_default_device() -> None:
+    """Under another default device parameters, gradients and so the state are there."""
+    with torch.device("meta"):
+        optimizer = pa.Padam(parameters())
+        train(optimizer, 1)
+    tensors = [value for param, state in optimizer.state.items() for value in (param, param.grad, state["exp_avg"])]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

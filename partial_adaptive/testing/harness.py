@@ -75,13 +75,13 @@ def modes_of(make: Make) -> list[dict[str, Any]]:
 
 
 def parameters(shapes: Iterable[Sequence[int]] = SHAPES, dtype: torch.dtype = torch.float64) -> list[Parameter]:
-    """Parameters with the same values, to rounding, on every call."""
+    """Parameters with the same values, to rounding, on every call; on the default device."""
     return [Parameter(_normal(shape, dtype, seed)) for seed, shape in enumerate(shapes)]
 
 
 def gradient(param: Tensor, step: int, index: int = 0) -> Tensor:
     """The gradient of the index-th parameter at a step, the same on every call; its size changes with the step."""
-    return _normal(param.shape, param.dtype, 1000 * (step + 1) + index) * (1 + step % 3)
+    return _normal(param.shape, param.dtype, 1000 * (step + 1) + index).to(param.device) * (1 + step % 3)
 
 
 def train(optimizer: PartialAdaptiveOptimizer, steps: int = 4, start: int = 0, factor: float = 1.0) -> None:
@@ -157,4 +157,4 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _normal(shape: Sequence[int], dtype: torch.dtype, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     widest = torch.complex128 if dtype.is_complex else torch.float64
-    return torch.randn(shape, dtype=widest, generator=generator).to(dtype)
+    return torch.randn(shape, dtype=widest, generator=generator, device="cpu").to(torch.get_default_device(), dtype)
