@@ -24,7 +24,7 @@ from benchmarks.training.checkpoint import CheckpointError
 from benchmarks.training.evaluation import evaluate
 from benchmarks.training.schedules import Schedules
 from benchmarks.training.settings import SettingError, captures, check
-from benchmarks.training.step import Batch, Step, cuda_graph
+from benchmarks.training.step import Batch, Step, cuda_graph, gate
 from benchmarks.training.update import Update, judging, switch
 from benchmarks.workloads import of
 
@@ -181,8 +181,8 @@ class Run:
         sums = distributed.add(self.totals.clone()).tolist()
         means = {f"online_{k}": v / self.epoch_examples for k, v in zip(self.task.columns, sums, strict=True)}
         started = time.perf_counter()
-        steps, share = diagnostics.step_sizes(self.optimizer)
-        with judging(self.optimizer):
+        with gate.eager(), judging(self.optimizer):
+            steps, share = diagnostics.step_sizes(self.optimizer)
             clean = self.task.evaluate_clean(self.model)
             record = Epoch(
                 epoch=epoch,

@@ -1,7 +1,8 @@
 """One training step on static tensors, run eagerly or captured in a CUDA graph and replayed."""
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,7 +12,50 @@ WARM_UP = 3  # eager steps before a capture: they create the optimizer's state a
 Batch = tuple[Tensor, ...]
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
 
-_lock = threading.Lock()
+
+class Gate:
+    """Keeps what launches kernel by kernel apart from captures, among threads that share a device.
+
+    Where cuDNN tries out its kernels it waits for the whole device, which ends every capture under way. Replays do
+    neither, and need no gate.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._eager = 0
+        self._captures = 0  # waiting, or under way
+        self._turn = threading.Lock()
+
+    @contextlib.contextmanager
+    def eager(self) -> Iterator[None]:
+        """Inside, any number of threads launch kernel by kernel, while nothing is captured."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._captures)
+            self._eager += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._eager -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[None]:
+        """Inside, one thread captures, and nobody launches kernel by kernel. It comes before those that wait to."""
+        with self._changed:
+            self._captures += 1
+            self._changed.wait_for(lambda: not self._eager)
+        try:
+            with self._turn:
+                yield
+        finally:
+            with self._changed:
+                self._captures -= 1
+                self._changed.notify_all()
+
+
+gate = Gate()
+"""Of this process."""
 
 
 class Step:
@@ -40,7 +84,8 @@ class Step:
             static.copy_(x, non_blocking=True)
         slot.calls += 1
         if self.capture is None or slot.calls <= WARM_UP:
-            self.body(slot.batch)
+            with gate.eager():
+                self.body(slot.batch)
             return
         if slot.replay is None:
             slot.replay = self.capture(lambda: self.body(slot.batch))
@@ -62,8 +107,9 @@ def cuda_graph(generator: torch.Generator) -> Capture:
     def capture(body: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(generator)
-        # Other threads go on with their own runs meanwhile: their calls must not spoil this thread's capture.
-        with _lock, torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        stream = torch.cuda.current_stream()
+        # Other threads replay and allocate meanwhile: "thread_local" keeps that from spoiling this thread's capture.
+        with gate.capture(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             body()
         return graph.replay
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor
 
+from partial_adaptive.rules.decompositions import eigh, qr
 from partial_adaptive.rules.hyperparameters import Hyper, number, optional, whole
 from partial_adaptive.rules.matrix_power import finite, widened
 from partial_adaptive.rules.power import divisor_above_zero
@@ -128,7 +129,7 @@ def eigen(gram: Tensor, hyper: Hyper) -> Eigen:
     """
     wide = widened(gram)
     sound = finite(wide)
-    ascending = torch.linalg.eigh(sound.detach())
+    ascending = eigh(sound.detach())
     values, basis = ascending.eigenvalues.flip(-1), ascending.eigenvectors.flip(-1)
     rounding = gram.shape[-1] * torch.finfo(gram.dtype).eps
     if hyper.differentiable:
@@ -144,9 +145,7 @@ def eigen(gram: Tensor, hyper: Hyper) -> Eigen:
 
 def orthonormal(matrix: Tensor, hyper: Hyper) -> Tensor:
     """Q of the QR decomposition; columns that depend on those before them have no derivative among themselves."""
-    decomposed = torch.linalg.qr(matrix.detach())
-    basis: Tensor = decomposed.Q
-    triangle: Tensor = decomposed.R
+    basis, triangle = qr(matrix.detach())
     if not hyper.differentiable:
         return basis
     sizes = triangle.diagonal(dim1=-2, dim2=-1).abs()

@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from partial_adaptive.rules.decompositions import eigh
 from partial_adaptive.rules.hyperparameters import Hyper, Hyperparameter, choice
 from partial_adaptive.rules.matrix_power import divided_by_products, finite, widened
 from partial_adaptive.rules.power import LONGEST_LADDER, divisor_above_zero, is_dyadic
@@ -80,7 +81,7 @@ class Spectrum(SecondMoment):
     def _by_eigh(self, matrix: Tensor, hyper: Hyper) -> Tensor:
         # A Gram matrix has the square of the condition number: in float32 small singular values would be lost in it.
         wide = widened(matrix)
-        basis = torch.linalg.eigh(finite(wide @ wide.mT)).eigenvectors
+        basis = eigh(finite(wide @ wide.mT)).eigenvectors
         rows = basis.mT @ wide  # with which NaN comes back
         # Their norms are the singular values, to more digits than the roots of the eigenvalues.
         result: Tensor = basis @ (rows / self._power(rows.square().sum(1, keepdim=True).sqrt(), hyper))
