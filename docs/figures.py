@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import exponent_figures
+import gpu_figures
 import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.report import exponents
+from benchmarks.report import exponents, on_gpu
 from benchmarks.theory import counterexample, counterexample_report, publish
 from benchmarks.theory.record import load as load_record
 from benchmarks.theory.regret import study, study_report
@@ -57,6 +58,8 @@ def main() -> None:
         source = exponent_figures.source()
         save("which-p", exponent_figures.by_estimator(exponents.curves(found)), source)
         save("headline", exponent_figures.headline([one for one in found if not one.question]), source)
+        trained = on_gpu.report(on_gpu.RECORDS, gpu_figures.STUDY)
+        save("batch-norm", gpu_figures.batch_norm(trained), gpu_figures.source())
     regret = load_record(study.Record, HERE / "regret.json", "")
     save("regret", study_report.figures(regret)["bound"])
     examples = load_record(counterexample.Record, HERE / "counterexample.json", "")

@@ -31,6 +31,7 @@ def current() -> dict[str, str]:
         "environments": environments(),
         "versions": versions(),
         **on_which_p(),
+        **on_gpu(),
     }
 
 
@@ -81,8 +82,7 @@ def studied(study: str, results: Path) -> str:
     from benchmarks.report.results import collect
     from benchmarks.studies import load
 
-    header, rows, note = STUDIES[study](collect(load(study), Store(results)))
-    return f"{table(header, rows)}\n{textwrap.fill(note, 119)}\n"
+    return _documented(STUDIES[study](collect(load(study), Store(results))))
 
 
 def regret() -> str:
@@ -128,10 +128,14 @@ def on_which_p() -> dict[str, str]:
     """What the studies `which-p-…` on record say."""
     from benchmarks.report import which_p
 
-    return {
-        name: f"{table(one.header, one.rows)}\n{textwrap.fill(one.note, 119)}\n"
-        for name, one in which_p.tables().items()
-    }
+    return {name: _documented(one) for name, one in which_p.tables().items()}
+
+
+def on_gpu() -> dict[str, str]:
+    """What was measured and run on a GPU."""
+    from benchmarks.report import on_gpu as records
+
+    return {name: _documented(one) for name, one in records.tables().items()}
 
 
 def environments() -> str:
@@ -189,3 +193,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _link(subject: Any) -> str:
     """Where the reference has it, from the page that is one folder up."""
     return f"docs/reference.md#{subject.__name__.lower()}"
+
+
+def _documented(found: Any) -> str:
+    """A table of the reports with its note, which keeps names and commands whole."""
+    note = textwrap.fill(found.note, 119, break_long_words=False, break_on_hyphens=False)
+    return f"{table(found.header, found.rows)}\n{note}\n"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+AT_EXIT = Path(__file__).parent / "at_exit"
 PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 BLOCK = re.compile(r"^```(?:python(?: (\S+\.py))?|toml (\S+\.toml)|(sh run))\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -62,6 +63,7 @@ def run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _shell(commands: str) -> None:
     """Run commands, on this checkout's library; what they print is part of the error where one fails."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": programs, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(map(str, (ROOT, AT_EXIT)))
+    environment = {**os.environ, "PATH": programs, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(["bash", "-ec", commands], env=environment, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 from partial_adaptive import MEMBERS
 from partial_adaptive.testing import Check, parametrize_checks
-from partial_adaptive.testing.harness import contents, default_dtype, gradient, parameters, same, train, values
+from partial_adaptive.testing.harness import default_dtype, gradient, parameters, same, train, values
 from partial_adaptive.testing.persistence import saved
 
 if not torch.cuda.is_available():
@@ -43,7 +43,7 @@ def test_as_on_the_cpu(name: str, mode: dict[str, Any]) -> None:
     on_gpu, on_cpu = maker(name)(there, **mode), maker(name)(here, foreach=False)
     train(on_gpu, 3)
     train(on_cpu, 3)
-    same([value.cpu() for value in contents(on_gpu)], contents(on_cpu), "the GPU goes elsewhere", TOLERANCE)
+    same([value.cpu() for value in values(there)], values(here), "the GPU goes elsewhere", TOLERANCE)
     back, forth = copy.deepcopy(here), [Parameter(param.detach().cuda()) for param in here]
     from_gpu, from_cpu = maker(name)(back, **mode), maker(name)(forth, **mode)
     from_gpu.load_state_dict(saved(on_gpu))

@@ -158,6 +158,14 @@ def test_figures_of_p_have_the_numbers_of_the_page(generate: Any) -> None:
         assert f">{exponent_figures.source()}<" in drawn, "run `python docs/figures.py`"
 
 
+def test_the_figure_of_batch_norm_has_the_runs_on_record(generate: Any) -> None:
+    """It says which runs it was drawn from."""
+    import gpu_figures
+
+    drawn = (ROOT / "docs" / "figures" / "batch-norm.svg").read_text()
+    assert f">{gpu_figures.source()}<" in drawn, "run `python docs/figures.py`"
+
+
 def test_generated_tables_are_up_to_date(generate: Any) -> None:
     """The tables between marks are those of the code, and each is on some page."""
     tables = generate.current()

@@ -195,7 +195,7 @@ def check_lazy_gradients(make: Make) -> None:
     """Gradients that are not what they seem (negated, all zero, expanded, the parameter itself) are read right."""
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
         "negative bit": lambda param: torch._neg_view(torch.full(param.shape, 2.0, dtype=param.dtype)),
-        "zero tensor": lambda param: torch._efficientzerotensor(param.shape, dtype=param.dtype),
+        "zero tensor": lambda param: torch._efficientzerotensor(param.shape, dtype=param.dtype, device=param.device),
         "expanded": lambda param: torch.full((), 2.0, dtype=param.dtype).expand(param.shape),
         "transposed": lambda param: torch.arange(float(param.numel()), dtype=param.dtype).view(4, 3).t(),
         "the parameter": lambda param: param.data,

@@ -1,0 +1,159 @@
+"""The tables of the page "On a GPU", from what was measured and run on one."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.base.store import Store
+from benchmarks.report import archive, cells, family
+from benchmarks.report.claims import EARLY
+from benchmarks.report.documented import Documented
+from benchmarks.report.exponents import decimals, interval
+from benchmarks.report.groups import metric
+from benchmarks.report.results import Report, Series, collect
+from benchmarks.report.statistics import summarize
+from benchmarks.report.verdicts import word_of
+from benchmarks.studies import load
+from benchmarks.workloads import metrics
+
+RECORDS = Path(__file__).parents[1] / "results" / "gpu"
+EPOCHS = (50 // EARLY, 50)  # after which Padam and SGD are compared
+STATISTICS = ("running", "recalibrated")
+
+
+def tables(root: Path = RECORDS) -> dict[str, Documented]:
+    """All of them, by the names that the page gives them."""
+    return {
+        "gpu-kernels": kernels(sheet(root, "kernels")),
+        "gpu-steptime": step_times(sheet(root, "steptime")),
+        "gpu-batchnorm": batch_norm(report(root, "paper-bn")),
+        "gpu-exponents": trials(report(root, "which-p-cifar10")),
+    }
+
+
+def sheet(root: Path, name: str) -> Mapping[str, Any]:
+    """A measurement: its environment and its rows."""
+    found: Mapping[str, Any] = json.loads((root / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def report(root: Path, name: str) -> Report:
+    """A study, as far as there are runs of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        archive.unpack(root / f"{name}{archive.SUFFIX}", store)
+        return collect(load(name), store)
+
+
+def kernels(measured: Mapping[str, Any]) -> Documented:
+    """Every member's error, and its speed beside a copy."""
+    rows = [
+        (
+            f"`{row['member']}`",
+            row["mode"],
+            f"{row['error']:.1e}",
+            f"{row['ms']:.3g}",
+            f"{row['bandwidth %']:.0f} %" if row["mode"].startswith("fused") else cells.DASH,
+        )
+        for row in measured["rows"]
+    ]
+    facts = measured["environment"]
+    note = (
+        "Error: the distance from float64 on the CPU after an eager step and three more with another learning rate, as "
+        f"a share of the distance travelled. Time: a step on {facts['elements']:,} numbers in float32, of members that "
+        "see whole tensors on 32 matrices of 256 × 256. Bandwidth: that of the bytes that a step cannot but move, as a "
+        f"share of a copy's, {facts['copy_bandwidth_gb_s']:,.0f} GB/s. {_made(facts)}"
+    )
+    return Documented(("member", "mode", "error", "step, ms", "of a copy's bandwidth"), rows, note)
+
+
+def step_times(measured: Mapping[str, Any]) -> Documented:
+    """A step of some members beside torch's."""
+    rows = [
+        (
+            row["list"],
+            row["optimizer"].replace("p=", "p = "),
+            f"{row['ms']:.3g}",
+            _ratio(row["vs same mode"]),
+            _ratio(row["vs fastest"]),
+            f"{row['bandwidth %']:.0f} %",
+        )
+        for row in measured["rows"]
+        if row["bandwidth %"] is not None
+    ]
+    facts = measured["environment"]
+    note = (
+        "Median time on the device. The ratios are to the optimizer of torch that is the same at p = 1/2, in the same "
+        f"mode and in its fastest; a dash where torch has none. Medians of {facts['rounds']} rounds. {_made(facts)}"
+    )
+    header = ("tensors", "optimizer", "ms", "to torch's same mode", "to torch's fastest", "of a copy's bandwidth")
+    return Documented(header, rows, note)
+
+
+def batch_norm(found: Report) -> Documented:
+    """Padam and SGD after some epochs, by both statistics of batch norm; all comparisons are one family."""
+    padam, sgd = (_of(found, optimizer) for optimizer in ("padam", "sgd"))
+    asked = [(epoch, statistics) for epoch in EPOCHS for statistics in STATISTICS]
+    scores = [tuple([*one.scores(*when).values()] for one in (padam, sgd)) for when in asked]
+    judged = family.judge_pairs([(first, second) for first, second in scores])
+    bounds = metric(padam.arm.config.subject).bounds
+    rows = []
+    for (epoch, statistics), pair, decided, difference in zip(
+        asked, scores, judged.decided, judged.difference.tolist(), strict=True
+    ):
+        first, second = (summarize(scores, bounds=bounds) for scores in pair)
+        word = word_of(padam, sgd, difference, decided=bool(decided))
+        digits = max(decimals(first), decimals(second))
+        rows.append(
+            (str(epoch), statistics, interval(second), interval(first), cells.decimal(difference, digits, "+"), word)
+        )
+    note = (
+        f"Test accuracy in %, with the 95 % interval of the mean over {len(padam.runs)} seeds; the chance of any wrong "
+        f"verdict is at most {100 * family.ALPHA:g} %. {_runs(found)}"
+    )
+    return Documented(("after epoch", "statistics", "SGD", "Padam", "difference", "Padam is"), rows, note)
+
+
+def trials(found: Report) -> Documented:
+    """What the learning rates of each entry came to, where all of them were tried."""
+    entries: dict[str, list[Series]] = {}
+    for one in found.trials:
+        entries.setdefault(one.arm.entry, []).append(one)
+    config = found.trials[0].arm.config
+    sign, rows = metrics.sign(config.workload), []
+    for entry, tried in entries.items():
+        scores = [(sign * score, one.arm.config.hyper["lr"]) for one in tried for score in one.finals]
+        if len(scores) < len(tried):
+            continue
+        (worst, _), (best, lr), rates = min(scores), max(scores), [lr for _, lr in scores]
+        edge = " (!)" if lr in (min(rates), max(rates)) else ""
+        rows.append((entry, str(len(rates)), f"{lr:g}{edge}", f"{abs(best):.2f}", f"{abs(worst):.2f}"))
+    note = (
+        f"Accuracy in % on the held-out tenth after {config.epochs} epochs, a run for each rate; entries of which all "
+        f"rates were tried. !: the best is an end of the range. {_runs(found)}"
+    )
+    return Documented(("entry", "rates", "best rate", "with the best", "with the worst"), rows, note)
+
+
+def _of(found: Report, optimizer: str) -> Series:
+    return next(one for one in found.series if one.arm.config.optimizer == optimizer)
+
+
+def _ratio(value: float | None) -> str:
+    return cells.DASH if value is None else f"{value:.2f}"
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    return f"`{facts['command']}`, {facts['device']}, torch {facts['torch']}, commit {facts['commit']}."
+
+
+def _runs(found: Report) -> str:
+    """Where the runs were made, all of them by equal code on one device."""
+    runs = [run for one in (*found.trials, *found.series) for run in one.runs.values()]
+    facts = runs[0].environment
+    return (
+        f"`python -m benchmarks run {found.study.name}`, {len(runs)} runs, {facts['device']}, torch {facts['torch']}, "
+        f"commit {facts['commit']}, sources {facts['sources']}."
+    )
