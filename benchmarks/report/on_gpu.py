@@ -12,7 +12,7 @@ from benchmarks.report.claims import EARLY
 from benchmarks.report.documented import Documented
 from benchmarks.report.exponents import decimals, interval
 from benchmarks.report.groups import metric
-from benchmarks.report.results import Report, Series, collect
+from benchmarks.report.results import Report, Series, collect, mixture
 from benchmarks.report.statistics import summarize
 from benchmarks.report.verdicts import word_of
 from benchmarks.studies import load
@@ -150,10 +150,12 @@ def _made(facts: Mapping[str, Any]) -> str:
 
 
 def _runs(found: Report) -> str:
-    """Where the runs were made, all of them by equal code on one device."""
-    runs = [run for one in (*found.trials, *found.series) for run in one.runs.values()]
+    """Where the runs were made, and a warning where not all of them by equal code on one device."""
+    every = [*found.trials, *found.series]
+    runs = [run for one in every for run in one.runs.values()]
     facts = runs[0].environment
-    return (
+    made = (
         f"`python -m benchmarks run {found.study.name}`, {len(runs)} runs, {facts['device']}, torch {facts['torch']}, "
         f"commit {facts['commit']}, sources {facts['sources']}."
     )
+    return " ".join([made, *mixture(every)])

@@ -12,10 +12,16 @@ from benchmarks.base.records import Epoch, Evaluation
 from benchmarks.base.store import Store
 from benchmarks.report import archive, on_gpu
 
-HERE = {"sources": "abc", "torch": "2", "device": "a GPU", "commit": "c0ffee"}
+HERE = {"sources": "abc", "torch": "2", "commit": "c0ffee"}
 
 
-def recorded(root: Path, name: str, score: Callable[[RunConfig, int], tuple[float, float]], leave: int = 0) -> None:
+def recorded(
+    root: Path,
+    name: str,
+    score: Callable[[RunConfig, int], tuple[float, float]],
+    leave: int = 0,
+    device: Callable[[RunConfig], str] = lambda config: "a GPU",
+) -> None:
     """An archive with all runs of a study but the last few; scores by epoch: running and recalibrated."""
     store = Store(root / name)
     store.prepare()
@@ -25,7 +31,7 @@ def recorded(root: Path, name: str, score: Callable[[RunConfig, int], tuple[floa
         for epoch in range(1, run.config.epochs + 1):
             running, recalibrated = ({"top1": value} for value in score(run.config, epoch))
             epochs.append(Epoch(epoch=epoch, test=Evaluation(running, recalibrated)))
-        store.write(run.config, "data", HERE, epochs)
+        store.write(run.config, "data", HERE | {"device": device(run.config)}, epochs)
     archive.pack(store, root / f"{name}{archive.SUFFIX}")
 
 
@@ -48,6 +54,15 @@ def test_batch_norm_is_asked_early_and_at_the_end_by_both_statistics(tmp_path: P
     assert table.rows[0][3].startswith("66.30 [")
     assert "3 seeds" in table.note
     assert "6 runs, a GPU, torch 2, commit c0ffee, sources abc" in table.note
+
+
+def test_runs_of_two_devices_are_named(tmp_path: Path) -> None:
+    """What the note says of all runs is of all of them, or it says that it is not."""
+    device = {"sgd": "one GPU", "padam": "another GPU"}
+    recorded(tmp_path, "paper-bn", lambda config, epoch: (60.0, 70.0), device=lambda config: device[config.optimizer])
+    note = on_gpu.batch_norm(on_gpu.report(tmp_path, "paper-bn")).note
+    assert "one GPU" in note
+    assert "another GPU" in note
 
 
 def test_an_unfinished_study_shows_what_was_tried_in_full(tmp_path: Path) -> None:
@@ -73,7 +88,7 @@ def test_an_unfinished_study_shows_what_was_tried_in_full(tmp_path: Path) -> Non
 def test_a_kernels_bandwidth(mode: str, share: str) -> None:
     """Only of fused kernels, of which nothing but memory limits the speed."""
     row = {"member": "padam", "mode": mode, "error": 4.5e-6, "right": "yes", "ms": 0.617, "bandwidth %": 97.6}
-    facts = {**HERE, "elements": 5_000, "copy_bandwidth_gb_s": 2952.3, "command": "python"}
+    facts = {**HERE, "device": "a GPU", "elements": 5_000, "copy_bandwidth_gb_s": 2952.3, "command": "python"}
     assert on_gpu.kernels({"environment": facts, "rows": [row]}).rows == [("`padam`", mode, "4.5e-06", "0.617", share)]
 
 
