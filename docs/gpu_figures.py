@@ -1,7 +1,7 @@
 """The figure of the page "On a GPU", from the runs on record."""
 
 import hashlib
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def batch_norm(found: Report) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (statistics, title) in zip(panels, TITLES.items(), strict=True):
         for tint, series in enumerate(found.series):
-            curves = np.array([*map(list, _errors(series, statistics))])
+            curves = np.array([*_errors(series, statistics)])
             epochs = np.arange(1, curves.shape[1] + 1)
             for curve in curves:
                 panel.plot(epochs, curve, color=f"C{tint}", linewidth=0.7, alpha=0.4)
@@ -41,8 +41,7 @@ def batch_norm(found: Report) -> Figure:
     return figure
 
 
-def _errors(series: Series, statistics: str) -> Any:
+def _errors(series: Series, statistics: str) -> Iterator[list[float]]:
     workload = series.arm.config.workload
-    return (
-        [100 - metrics.score(record, workload, statistics) for record in run.epochs] for run in series.sound.values()
-    )
+    for run in series.sound.values():
+        yield [100 - metrics.score(record, workload, statistics) for record in run.epochs]

@@ -1,6 +1,8 @@
 """The tables of the page "On a GPU", from what was measured and run on one."""
 
 import json
+import math
+import statistics
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +22,7 @@ from benchmarks.workloads import metrics
 
 RECORDS = Path(__file__).parents[1] / "results" / "gpu"
 EPOCHS = (50 // EARLY, 50)  # after which Padam and SGD are compared
-STATISTICS = ("running", "recalibrated")
+READINGS = ("running", "recalibrated")  # of batch norm
 
 
 def tables(root: Path = RECORDS) -> dict[str, Documented]:
@@ -63,7 +65,8 @@ def kernels(measured: Mapping[str, Any]) -> Documented:
     note = (
         "Error: the distance from float64 on the CPU after an eager step and three more with another learning rate, as "
         f"a share of the distance travelled. Time: a step on {facts['elements']:,} numbers in float32, of members that "
-        "see whole tensors on 32 matrices of 256 × 256. Bandwidth: that of the bytes that a step cannot but move, as a "
+        f"see whole tensors on 32 matrices of 256 × 256, the best of {facts['rounds']} times. Bandwidth: that of the "
+        "bytes that a step cannot but move, as a "
         f"share of a copy's, {facts['copy_bandwidth_gb_s']:,.0f} GB/s. {_made(facts)}"
     )
     return Documented(("member", "mode", "error", "step, ms", "of a copy's bandwidth"), rows, note)
@@ -95,19 +98,19 @@ def step_times(measured: Mapping[str, Any]) -> Documented:
 def batch_norm(found: Report) -> Documented:
     """Padam and SGD after some epochs, by both statistics of batch norm; all comparisons are one family."""
     padam, sgd = (_of(found, optimizer) for optimizer in ("padam", "sgd"))
-    asked = [(epoch, statistics) for epoch in EPOCHS for statistics in STATISTICS]
+    asked = [(epoch, reading) for epoch in EPOCHS for reading in READINGS]
     scores = [tuple([*one.scores(*when).values()] for one in (padam, sgd)) for when in asked]
     judged = family.judge_pairs([(first, second) for first, second in scores])
     bounds = metric(padam.arm.config.subject).bounds
     rows = []
-    for (epoch, statistics), pair, decided, difference in zip(
+    for (epoch, reading), pair, decided, difference in zip(
         asked, scores, judged.decided, judged.difference.tolist(), strict=True
     ):
-        first, second = (summarize(scores, bounds=bounds) for scores in pair)
+        first, second = (summarize(values, bounds=bounds) for values in pair)
         word = word_of(padam, sgd, difference, decided=bool(decided))
         digits = max(decimals(first), decimals(second))
         rows.append(
-            (str(epoch), statistics, interval(second), interval(first), cells.decimal(difference, digits, "+"), word)
+            (str(epoch), reading, interval(second), interval(first), cells.decimal(difference, digits, "+"), word)
         )
     note = (
         f"Test accuracy in %, with the 95 % interval of the mean over {len(padam.runs)} seeds; the chance of any wrong "
@@ -123,18 +126,26 @@ def trials(found: Report) -> Documented:
         entries.setdefault(one.arm.entry, []).append(one)
     config = found.trials[0].arm.config
     sign, rows = metrics.sign(config.workload), []
+
+    def score(one: Series) -> float:
+        return -math.inf if one.diverged else sign * statistics.fmean(one.finals)
+
     for entry, tried in entries.items():
-        scores = [(sign * score, one.arm.config.hyper["lr"]) for one in tried for score in one.finals]
-        if len(scores) < len(tried):
+        if not all(one.runs for one in tried):
             continue
-        (worst, _), (best, lr), rates = min(scores), max(scores), [lr for _, lr in scores]
-        edge = " (!)" if lr in (min(rates), max(rates)) else ""
-        rows.append((entry, str(len(rates)), f"{lr:g}{edge}", f"{abs(best):.2f}", f"{abs(worst):.2f}"))
+        rates = sorted(one.arm.config.hyper["lr"] for one in tried)
+        worst, *_, best = sorted(tried, key=score)
+        lr = best.arm.config.hyper["lr"]
+        edge = " (!)" if lr in (rates[0], rates[-1]) else ""
+        runs = cells.span(len(one.runs) for one in tried).text
+        shown = ("diverged" if one.diverged else f"{abs(score(one)):.2f}" for one in (best, worst))
+        rows.append((entry, str(len(tried)), runs, f"{lr:g}{edge}", *shown))
     note = (
-        f"Accuracy in % on the held-out tenth after {config.epochs} epochs, a run for each rate; entries of which all "
-        f"rates were tried. !: the best is an end of the range. {_runs(found)}"
+        f"Accuracy in % on the held-out tenth after {config.epochs} epochs, the mean over the runs of a rate. Shown "
+        f"are entries of which all rates were tried. !: the best is an end of the range. {_runs(found)}"
     )
-    return Documented(("entry", "rates", "best rate", "with the best", "with the worst"), rows, note)
+    header = ("entry", "rates", "runs of a rate", "best rate", "with the best", "with the worst")
+    return Documented(header, rows, note)
 
 
 def _of(found: Report, optimizer: str) -> Series:

@@ -16,8 +16,8 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 class Gate:
     """Keeps what launches kernel by kernel apart from captures, among threads that share a device.
 
-    Where cuDNN tries out its kernels it waits for the whole device, which ends every capture under way. Replays do
-    neither, and need no gate.
+    Where cuDNN tries out its kernels it waits for the whole device, which ends every capture under way. Replays wait
+    for nothing, and need no gate.
     """
 
     def __init__(self) -> None:
@@ -44,8 +44,9 @@ class Gate:
         """Inside, one thread captures, and nobody launches kernel by kernel. It comes before those that wait to."""
         with self._changed:
             self._captures += 1
-            self._changed.wait_for(lambda: not self._eager)
         try:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._eager)
             with self._turn:
                 yield
         finally:

@@ -22,22 +22,23 @@ class QR(NamedTuple):
 
 def eigh(matrix: Tensor) -> Eigh:
     """`torch.linalg.eigh`, refused while a CUDA graph is captured."""
-    _outside_graphs("an eigendecomposition")
+    _outside_graphs(matrix, "an eigendecomposition")
     return Eigh(*torch.linalg.eigh(matrix))
 
 
 def qr(matrix: Tensor) -> QR:
     """`torch.linalg.qr`, refused while a CUDA graph is captured."""
-    _outside_graphs("a QR decomposition")
+    _outside_graphs(matrix, "a QR decomposition")
     return QR(*torch.linalg.qr(matrix))
 
 
-def _outside_graphs(what: str) -> None:
+def _outside_graphs(matrix: Tensor, what: str) -> None:
     # torch's own error would leave cuSOLVER unusable for the rest of the process.
-    if torch.compiler.is_compiling() or not torch.cuda.is_initialized():
+    if matrix.is_cuda is False or torch.compiler.is_compiling() or not torch.cuda.is_initialized():  # or a stand-in's
         return
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
             f"{what} cannot be computed while a CUDA graph is captured, because the host waits for it: take the step "
-            "outside of the graph, or choose a member that needs none, as PartialMuon with matrix_power='newton_schulz'"
+            "outside of the graph, or choose a member that needs none, such as PartialMuon with "
+            "matrix_power='newton_schulz'"
         )

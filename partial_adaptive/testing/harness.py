@@ -157,4 +157,4 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _normal(shape: Sequence[int], dtype: torch.dtype, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     widest = torch.complex128 if dtype.is_complex else torch.float64
-    return torch.randn(shape, dtype=widest, generator=generator, device="cpu").to(torch.get_default_device(), dtype)
+    return torch.randn(shape, dtype=widest, generator=generator, device="cpu").to(torch.empty(0).device, dtype)

@@ -1,6 +1,6 @@
-"""Goes before what the pages start: lets gloo's threads finish before Python ends, see docs/distributed.md."""
+"""Python imports this in every process that the pages start: it lets gloo's threads finish, see docs/distributed.md."""
 
 import atexit
 import time
 
-atexit.register(time.sleep, 0.5)
+atexit.register(time.sleep, 1.0)

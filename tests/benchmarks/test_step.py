@@ -5,10 +5,10 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from synthetic import cifar10
 
 from benchmarks.base.config import RunConfig
 from benchmarks.training import engine, step
@@ -100,6 +100,20 @@ def test_a_failure_opens_the_gate() -> None:
         pass
 
 
+def test_a_graph_is_captured_in_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are CUDA graphs the body is recorded while nobody else launches."""
+    gate = Watch()
+    monkeypatch.setattr(step, "gate", gate)
+    graph = SimpleNamespace(register_generator_state=lambda draws: None, replay=lambda: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *args, **kwargs: contextlib.nullcontext())
+    inside: list[list[str]] = []
+    replay = step.cuda_graph(torch.Generator())(lambda: inside.append([*gate.inside]))
+    assert inside == [["capture"]]
+    assert replay is graph.replay
+
+
 def test_a_run_is_in_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a run launches kernel by kernel, in its first steps and its judgement, it is inside; replays are not."""
     gate = Watch()
@@ -115,7 +129,6 @@ def test_a_run_is_in_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         taken((torch.ones(2),))
     assert where == [("body", True)] * step.WARM_UP + [("replay", False)] * 2
 
-    cifar10(tmp_path)
     run = engine.Run(
         RunConfig("digits-mlp", "sgd", {"lr": 0.1}, epochs=1), tmp_path, torch.device("cpu"), captured=False
     )
