@@ -159,7 +159,7 @@ def _add_speed(commands: Commands) -> None:
         help="as `list` names them (the paper's three networks on CIFAR-10)",
     )
     command.add_argument("--modes", type=_list_of(str), metavar="M,…", help="(all that the device has)")
-    command.add_argument("--jobs", type=_list_of(_count), default=[1, 2, 4], metavar="K,…", help="side by side (1,2,4)")
+    command.add_argument("--jobs", type=_list_of(_count), default=[1, 3, 6], metavar="K,…", help="side by side (1,3,6)")
     command.add_argument("--steps", type=_count, default=100, metavar="N", help="timed steps of each run (100)")
     command.add_argument("--optimizer", default="padam", metavar="O", help="as `list` names it (padam)")
     command.add_argument("--batch-size", type=_count, default=128, metavar="B", help="(128)")

@@ -115,7 +115,7 @@ if [[ ! -f $data/cifar10.npz ]]; then
     echo "$data/cifar10.npz is missing: what needs no data is done as far as the time went; bring it for the rest" >&2
     exit 3
 fi
-measure profile 30 profile --data-dir "$data" --modes "${MODES:-eager,captured}" --jobs 1,3,6
+measure profile 30 profile --data-dir "$data" --modes "${MODES:-eager,captured}"
 jobs=${JOBS:-$("$python" - "$runs/measured/profile.json" <<'PY'
 import json, pathlib, sys
 

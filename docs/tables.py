@@ -82,7 +82,7 @@ def studied(study: str, results: Path) -> str:
     from benchmarks.report.results import collect
     from benchmarks.studies import load
 
-    return _documented(STUDIES[study](collect(load(study), Store(results))))
+    return noted(*STUDIES[study](collect(load(study), Store(results))))
 
 
 def regret() -> str:
@@ -99,14 +99,14 @@ def regret() -> str:
         rows.append(
             (problem.name, problem.feasible, *(number(problem.best(p).regret) for p in record.partials), *ratios)
         )
-    header = ("problem", "set", *(f"R at p = {fraction(p)}" for p in record.partials))
-    regrets = table((*header, "bound / R at p = 1/8", "bound / trivial bound"), rows)
+    at = [f"R at p = {fraction(p)}" for p in record.partials]
+    header = ("problem", "set", *at, "bound / R at p = 1/8", "bound / trivial bound")
     rates = len(record.problems[0].of(record.partials[0]))
     note = (
         f"The regret R after {record.rounds:,} rounds, at the best of {rates} α. The trivial bound is D·ΣₜΣᵢ|gₜᵢ|, "
         f"which nobody can exceed. `python -m benchmarks run regret`, torch {record.environment['torch']}."
     )
-    return f"{regrets}\n{textwrap.fill(note, 119)}\n"
+    return noted(header, rows, note)
 
 
 def step_sizes() -> dict[str, str]:
@@ -118,24 +118,21 @@ def step_sizes() -> dict[str, str]:
     record = load(Record, ROOT / "docs" / "width.json", "`python -m benchmarks run width` makes it")
     made = f"`python -m benchmarks run width`, torch {record.environment['torch']}."
     tables = {"width": study_report.widths(record), "carried": study_report.carried(record)}
-    return {
-        name: f"{table(one.headers, one.texts)}\n{textwrap.fill(' '.join((*one.notes, made)), 119)}\n"
-        for name, one in tables.items()
-    }
+    return {name: noted(one.headers, one.texts, " ".join((*one.notes, made))) for name, one in tables.items()}
 
 
 def on_which_p() -> dict[str, str]:
     """What the studies `which-p-…` on record say."""
     from benchmarks.report import which_p
 
-    return {name: _documented(one) for name, one in which_p.tables().items()}
+    return {name: noted(*one) for name, one in which_p.tables().items()}
 
 
 def on_gpu() -> dict[str, str]:
     """What was measured and run on a GPU."""
     from benchmarks.report import on_gpu as records
 
-    return {name: _documented(one) for name, one in records.tables().items()}
+    return {name: noted(*one) for name, one in records.tables().items()}
 
 
 def environments() -> str:
@@ -190,12 +187,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def noted(header: Sequence[str], rows: Iterable[Sequence[str]], note: str) -> str:
+    """A table and a note below it, in which names and commands stay whole."""
+    return f"{table(header, rows)}\n{textwrap.fill(note, 119, break_long_words=False, break_on_hyphens=False)}\n"
+
+
 def _link(subject: Any) -> str:
     """Where the reference has it, from the page that is one folder up."""
     return f"docs/reference.md#{subject.__name__.lower()}"
-
-
-def _documented(found: Any) -> str:
-    """A table of the reports with its note, which keeps names and commands whole."""
-    note = textwrap.fill(found.note, 119, break_long_words=False, break_on_hyphens=False)
-    return f"{table(found.header, found.rows)}\n{note}\n"

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from benchmarks.report import cells, family
 from benchmarks.report.documented import Documented
-from benchmarks.report.exponents import Entry, Study, decimals, interval
+from benchmarks.report.exponents import Study, decimals, interval, scored
+from benchmarks.report.results import Series
 from benchmarks.report.verdicts import word_of
 from benchmarks.workloads import metrics
 
@@ -14,7 +15,7 @@ EARLY = 4  # one in so many epochs, the first ones
 
 
 class Pair(NamedTuple):
-    """Two entries, of which the claim says that the first is better.
+    """Two arms, of which the claim says that the first is better.
 
     Args:
         first: one of them.
@@ -23,25 +24,34 @@ class Pair(NamedTuple):
         statistics: of batch norm: "running" or "recalibrated".
     """
 
-    first: Entry
-    second: Entry
+    first: Series
+    second: Series
     epoch: int = -1
     statistics: str = "running"
 
     def scores(self) -> tuple[list[float], list[float]]:
         """Those of the runs that did not diverge."""
-        first, second = (one.series.scores(self.epoch, self.statistics) for one in (self.first, self.second))
+        first, second = (one.scores(self.epoch, self.statistics) for one in self[:2])
         return [*first.values()], [*second.values()]
+
+    def shown(self) -> tuple[str, str, str]:
+        """The mean of each with its interval, and the difference."""
+        first, second = (scored(one, self.epoch, self.statistics) for one in self[:2])
+        difference = cells.decimal(first.mean - second.mean, max(decimals(first), decimals(second)), "+")
+        return interval(first), interval(second), difference
 
 
 class Sides:
-    """The entries of a study of p that the paper speaks of."""
+    """The arms of a study of p that the paper speaks of."""
 
     def __init__(self, study: Study) -> None:
-        self.exponents = [entry for entry in study.entries if entry.has_exponent]
-        self.padam = next(entry for entry in self.exponents if entry.p == PADAM)
-        self.baselines = {entry.series.arm.config.optimizer: entry for entry in study.entries if not entry.has_exponent}
-        self.early = max(1, self.padam.series.arm.config.epochs // EARLY)
+        exponents = {entry.p: entry.series for entry in study.entries if entry.has_exponent}
+        self.padam = exponents.pop(PADAM)
+        self.others = [*exponents.values()]
+        self.baselines = {
+            entry.series.arm.config.optimizer: entry.series for entry in study.entries if not entry.has_exponent
+        }
+        self.early = max(1, self.padam.arm.config.epochs // EARLY)
 
     def over(self, baseline: str) -> Iterator[Pair]:
         """It is better than this one at the end."""
@@ -49,13 +59,12 @@ class Sides:
 
     def early_over(self, baseline: str) -> Iterator[Pair]:
         """It is better than this one early."""
-        config = self.padam.series.arm.config
-        for statistics in ("running", "recalibrated") if config.recalibrate else ("running",):
+        for statistics in ("running", "recalibrated") if self.padam.arm.config.recalibrate else ("running",):
             yield Pair(self.padam, self.baselines[baseline], self.early, statistics)
 
     def best(self) -> Iterator[Pair]:
         """It is better than every other exponent."""
-        return (Pair(self.padam, entry) for entry in self.exponents if entry is not self.padam)
+        return (Pair(self.padam, other) for other in self.others)
 
     def gap(self) -> Iterator[Pair]:
         """SGD is better than Adam at the end."""
@@ -120,17 +129,16 @@ def judged(pairs: Sequence[Pair]) -> list[Told]:
     found = family.judge_pairs([pair.scores() for pair in pairs])
     told = []
     for pair, decided, difference in zip(pairs, found.decided, found.difference.tolist(), strict=True):
-        word = word_of(pair.first.series, pair.second.series, difference, decided=bool(decided))
-        lead = metrics.sign(pair.first.series.arm.config.workload) * difference
+        word = word_of(pair.first, pair.second, difference, decided=bool(decided))
+        lead = metrics.sign(pair.first.arm.config.workload) * difference
         told.append(Told(pair, lead, WORDS.get(word, "undecided")))
     return told
 
 
 def _row(some: Sequence[Told]) -> tuple[str, ...]:
     pair, _, word = min(some, key=lambda one: (ORDER.index(one.word), one.lead))
-    first, second = (entry.after(pair.epoch, pair.statistics) for entry in pair[:2])
-    named = [f"{one.series.arm.title}: {interval(score)}" for one, score in zip(pair[:2], (first, second), strict=True)]
-    epochs = pair.first.series.arm.config.epochs
+    first, second, difference = pair.shown()
+    named = f"{pair.first.arm.title}: {first}", f"{pair.second.arm.title}: {second}"
+    epochs = pair.first.arm.config.epochs
     when = f"{pair.epoch if pair.epoch > 0 else epochs} of {epochs}{', recalibrated' * (pair.statistics != 'running')}"
-    difference = cells.decimal(first.mean - second.mean, max(decimals(first), decimals(second)), "+")
     return when, *named, difference, word

@@ -74,11 +74,7 @@ class Entry:
     @property
     def final(self) -> Summary:
         """The final scores of the runs that did not diverge."""
-        return self.after()
-
-    def after(self, epoch: int = -1, statistics: str = "running") -> Summary:
-        """The scores after an epoch (-1: the last) of the runs that did not diverge."""
-        return summarize([*self.series.scores(epoch, statistics).values()], bounds=self.metric.bounds)
+        return scored(self.series)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,6 +306,11 @@ def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:
 def _interval(entry: Entry) -> str:
     lost = f"({entry.series.diverged} of {len(entry.series.runs)} diverged)" if entry.series.diverged else ""
     return " ".join(filter(None, (interval(entry.final), lost)))
+
+
+def scored(series: Series, epoch: int = -1, statistics: str = "running") -> Summary:
+    """The scores after an epoch (-1: the last) of the runs that did not diverge."""
+    return summarize([*series.scores(epoch, statistics).values()], bounds=metric(series.arm.config.subject).bounds)
 
 
 def interval(score: Summary) -> str:

@@ -10,13 +10,9 @@ from typing import Any
 
 from benchmarks.base.store import Store
 from benchmarks.report import archive, cells, family
-from benchmarks.report.claims import EARLY
+from benchmarks.report.claims import EARLY, Pair, judged
 from benchmarks.report.documented import Documented
-from benchmarks.report.exponents import decimals, interval
-from benchmarks.report.groups import metric
 from benchmarks.report.results import Report, Series, collect, mixture
-from benchmarks.report.statistics import summarize
-from benchmarks.report.verdicts import word_of
 from benchmarks.studies import load
 from benchmarks.workloads import metrics
 
@@ -66,8 +62,8 @@ def kernels(measured: Mapping[str, Any]) -> Documented:
         "Error: the distance from float64 on the CPU after an eager step and three more with another learning rate, as "
         f"a share of the distance travelled. Time: a step on {facts['elements']:,} numbers in float32, of members that "
         f"see whole tensors on 32 matrices of 256 × 256, the best of {facts['rounds']} times. Bandwidth: that of the "
-        "bytes that a step cannot but move, as a "
-        f"share of a copy's, {facts['copy_bandwidth_gb_s']:,.0f} GB/s. {_made(facts)}"
+        f"bytes that a step cannot but move, as a share of a copy's, {facts['copy_bandwidth_gb_s']:,.0f} GB/s. "
+        f"{_made(facts)}"
     )
     return Documented(("member", "mode", "error", "step, ms", "of a copy's bandwidth"), rows, note)
 
@@ -98,25 +94,13 @@ def step_times(measured: Mapping[str, Any]) -> Documented:
 def batch_norm(found: Report) -> Documented:
     """Padam and SGD after some epochs, by both statistics of batch norm; all comparisons are one family."""
     padam, sgd = (_of(found, optimizer) for optimizer in ("padam", "sgd"))
-    asked = [(epoch, reading) for epoch in EPOCHS for reading in READINGS]
-    scores = [tuple([*one.scores(*when).values()] for one in (padam, sgd)) for when in asked]
-    judged = family.judge_pairs([(first, second) for first, second in scores])
-    bounds = metric(padam.arm.config.subject).bounds
-    rows = []
-    for (epoch, reading), pair, decided, difference in zip(
-        asked, scores, judged.decided, judged.difference.tolist(), strict=True
-    ):
-        first, second = (summarize(values, bounds=bounds) for values in pair)
-        word = word_of(padam, sgd, difference, decided=bool(decided))
-        digits = max(decimals(first), decimals(second))
-        rows.append(
-            (str(epoch), reading, interval(second), interval(first), cells.decimal(difference, digits, "+"), word)
-        )
+    pairs = [Pair(padam, sgd, epoch, reading) for epoch in EPOCHS for reading in READINGS]
+    rows = [(str(told.pair.epoch), told.pair.statistics, *told.pair.shown(), told.word) for told in judged(pairs)]
     note = (
         f"Test accuracy in %, with the 95 % interval of the mean over {len(padam.runs)} seeds; the chance of any wrong "
         f"verdict is at most {100 * family.ALPHA:g} %. {_runs(found)}"
     )
-    return Documented(("after epoch", "statistics", "SGD", "Padam", "difference", "Padam is"), rows, note)
+    return Documented(("after epoch", "statistics", "Padam", "SGD", "difference", "Padam leads"), rows, note)
 
 
 def trials(found: Report) -> Documented:

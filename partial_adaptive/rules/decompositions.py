@@ -1,40 +1,27 @@
 """Decompositions of matrices, for which the host waits: none can be part of a CUDA graph."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 
-class Eigh(NamedTuple):
-    """Eigenvalues, ascending, and eigenvectors, as columns, of symmetric matrices."""
-
-    eigenvalues: Tensor
-    eigenvectors: Tensor
-
-
-class QR(NamedTuple):
-    """Orthonormal columns and an upper triangle, whose product is a matrix."""
-
-    basis: Tensor
-    triangle: Tensor
-
-
-def eigh(matrix: Tensor) -> Eigh:
-    """`torch.linalg.eigh`, refused while a CUDA graph is captured."""
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors, as columns; refused while a CUDA graph is captured."""
     _outside_graphs(matrix, "an eigendecomposition")
-    return Eigh(*torch.linalg.eigh(matrix))
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
 
 
-def qr(matrix: Tensor) -> QR:
-    """`torch.linalg.qr`, refused while a CUDA graph is captured."""
+def qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal columns and an upper triangle; refused while a CUDA graph is captured."""
     _outside_graphs(matrix, "a QR decomposition")
-    return QR(*torch.linalg.qr(matrix))
+    basis, triangle = torch.linalg.qr(matrix)
+    return basis, triangle
 
 
 def _outside_graphs(matrix: Tensor, what: str) -> None:
-    # torch's own error would leave cuSOLVER unusable for the rest of the process.
-    if matrix.is_cuda is False or torch.compiler.is_compiling() or not torch.cuda.is_initialized():  # or a stand-in's
+    # torch's own error would leave cuSOLVER unusable for the rest of the process. What stands in for a tensor has no
+    # `is_cuda` that is False.
+    if matrix.is_cuda is False or torch.compiler.is_compiling() or not torch.cuda.is_initialized():
         return
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError(

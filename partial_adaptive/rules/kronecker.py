@@ -129,8 +129,7 @@ def eigen(gram: Tensor, hyper: Hyper) -> Eigen:
     """
     wide = widened(gram)
     sound = finite(wide)
-    ascending = eigh(sound.detach())
-    values, basis = ascending.eigenvalues.flip(-1), ascending.eigenvectors.flip(-1)
+    values, basis = (ascending.flip(-1) for ascending in eigh(sound.detach()))
     rounding = gram.shape[-1] * torch.finfo(gram.dtype).eps
     if hyper.differentiable:
         turn = basis.mT @ (sound - sound.detach()) @ basis  # zeros, that have a derivative

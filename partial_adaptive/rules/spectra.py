@@ -81,7 +81,7 @@ class Spectrum(SecondMoment):
     def _by_eigh(self, matrix: Tensor, hyper: Hyper) -> Tensor:
         # A Gram matrix has the square of the condition number: in float32 small singular values would be lost in it.
         wide = widened(matrix)
-        basis = eigh(finite(wide @ wide.mT)).eigenvectors
+        _, basis = eigh(finite(wide @ wide.mT))
         rows = basis.mT @ wide  # with which NaN comes back
         # Their norms are the singular values, to more digits than the roots of the eigenvalues.
         result: Tensor = basis @ (rows / self._power(rows.square().sum(1, keepdim=True).sqrt(), hyper))

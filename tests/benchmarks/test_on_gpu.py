@@ -46,13 +46,13 @@ def test_batch_norm_is_asked_early_and_at_the_end_by_both_statistics(tmp_path: P
     recorded(tmp_path, "paper-bn", score)
     table = on_gpu.batch_norm(on_gpu.report(tmp_path, "paper-bn"))
     assert [(row[0], row[1], row[4], row[5]) for row in table.rows] == [
-        ("12", "running", "+5.00", "better"),
+        ("12", "running", "+5.00", "confirmed"),
         ("12", "recalibrated", "+0.00", "undecided"),
-        ("50", "running", "+5.00", "better"),
-        ("50", "recalibrated", "−3.00", "worse"),
+        ("50", "running", "+5.00", "confirmed"),
+        ("50", "recalibrated", "−3.00", "not confirmed"),
     ]
-    assert table.rows[0][2].startswith("61.30 [")
-    assert table.rows[0][3].startswith("66.30 [")
+    assert table.rows[0][3].startswith("61.30 [")
+    assert table.rows[0][2].startswith("66.30 [")
     assert "3 seeds" in table.note
     assert "6 runs, a GPU, torch 2, commit c0ffee, sources abc" in table.note
 

@@ -13,6 +13,7 @@ from benchmarks.base.config import RunConfig
 from benchmarks.report import claims, exponents
 from benchmarks.report.claims import Pair
 from benchmarks.report.exponents import Entry
+from benchmarks.report.results import Series
 
 LOSSES = {"sgd": 1.2, "adam": 1.4, "adamw": 1.3, "amsgrad": 1.4, "muon": 1.4}
 EARLY = {claim for claim in claims.CLAIMS if "early" in claim}
@@ -44,11 +45,11 @@ def said(study: exponents.Study) -> dict[str, tuple[str, ...]]:
     return {row[0]: tuple(row[2:]) for row in claims.table([study]).rows}
 
 
-def having(entry: Entry, losses: Sequence[float]) -> Entry:
-    """An entry with runs that end so."""
+def having(entry: Entry, losses: Sequence[float]) -> Series:
+    """An entry's arm with runs that end so."""
     run = entry.series.runs[0]
     runs = {seed: dataclasses.replace(run, epochs=(*epochs(loss),)) for seed, loss in enumerate(losses)}
-    return dataclasses.replace(entry, series=dataclasses.replace(entry.series, runs=runs))
+    return dataclasses.replace(entry.series, runs=runs)
 
 
 def test_the_papers_results_confirm_it(study: exponents.Study) -> None:
@@ -102,9 +103,8 @@ def test_batch_norm_is_asked_twice(study: exponents.Study) -> None:
     """Early, by the running statistics and by recalibrated ones, each by its own scores, where the runs have them."""
     sides = claims.Sides(study)
     assert {statistics for _, statistics in claims.answers(sides)} == {"running"}
-    config = dataclasses.replace(sides.padam.series.arm.config, recalibrate=20)
-    series = dataclasses.replace(sides.padam.series, arm=dataclasses.replace(sides.padam.series.arm, config=config))
-    sides.padam = dataclasses.replace(sides.padam, series=series)
+    config = dataclasses.replace(sides.padam.arm.config, recalibrate=20)
+    sides.padam = dataclasses.replace(sides.padam, arm=dataclasses.replace(sides.padam.arm, config=config))
     answers = claims.answers(sides)
     for claim in EARLY:
         assert [told.word for told in answers[claim, "running"]] == ["not confirmed"]
