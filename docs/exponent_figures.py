@@ -1,6 +1,7 @@
 """The figures of the page "Which p?", from the studies on record."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.report.exponents import Choice, Entry, Study
 PAGE = Path(__file__).parent / "which-p.md"
 TABLES = ("exponents", "exponent-rates", "exponent-baselines")  # which have what is drawn
 TICKS = {0.0: "0", 0.125: "⅛", 0.25: "¼", 0.375: "⅜", 0.5: "½"}
+COLUMNS = 4  # of panels at most: as wide as a page can show
 BASELINES = {"sgd": ("SGD", 0.6), "adamw": ("AdamW", 0.67), "muon": ("Muon", 0.74)}  # and where they stand, right of p
 
 
@@ -28,8 +30,10 @@ def by_estimator(curves: Sequence[Choice]) -> Figure:
     """What each p comes to, by workload, and the learning rate that is best for it; colours are estimators."""
     workloads = list(dict.fromkeys(curve.study.workload for curve in curves))
     names = list(dict.fromkeys(curve.name for curve in curves))
-    figure = Figure(figsize=(3.0 * len(workloads), 5.4), layout="constrained")
-    panels = figure.subplots(2, len(workloads), sharex=True, squeeze=False, height_ratios=(1.5, 1))
+    rows, columns = _grid(len(workloads))
+    figure = Figure(figsize=(3.0 * columns, 5.2 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(2 * rows, columns, sharex=True, squeeze=False, height_ratios=(1.5, 1) * rows)
+    panels = _filled(np.concatenate([axes[::2].reshape(1, -1), axes[1::2].reshape(1, -1)]), len(workloads))
     for curve in curves:
         score, rate = panels[:, workloads.index(curve.study.workload)]
         tint, p = f"C{names.index(curve.name)}", [entry.p for entry in curve.entries]
@@ -44,6 +48,7 @@ def by_estimator(curves: Sequence[Choice]) -> Figure:
         rate.set_ylabel("best learning rate")
         rate.set_xlabel("p")
         rate.set_xticks([*TICKS], [*TICKS.values()])
+        rate.tick_params(labelbottom=True)
     drawn = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in panels[1]]
     handles = {label: handle for some in drawn for handle, label in some}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
@@ -52,8 +57,10 @@ def by_estimator(curves: Sequence[Choice]) -> Figure:
 
 def headline(found: Sequence[Study]) -> Figure:
     """The exponents of PartialAdam beside three baselines, by workload."""
-    figure = Figure(figsize=(2.3 * len(found), 3.0), layout="constrained")
-    for panel, study in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+    rows, columns = _grid(len(found))
+    figure = Figure(figsize=(2.7 * columns, 3.0 * rows), layout="constrained")
+    (panels,) = _filled(figure.subplots(rows, columns, squeeze=False).reshape(1, -1), len(found))
+    for panel, study in zip(panels, found, strict=True):
         ours = [entry for entry in study.entries if entry.has_exponent]
         others = {entry.series.arm.config.optimizer: entry for entry in study.entries if not entry.has_exponent}
         _bars(panel, [entry.p for entry in ours], ours, color="C0")
@@ -66,6 +73,19 @@ def headline(found: Sequence[Study]) -> Figure:
             label.set_rotation(90)
         panel.text(-0.02, -0.055, "p", transform=panel.transAxes, ha="right", va="top")
     return figure
+
+
+def _grid(count: int) -> tuple[int, int]:
+    """Rows and columns for so many panels: as few rows as leave at most `COLUMNS`, and of equal length."""
+    rows = math.ceil(count / COLUMNS)
+    return rows, math.ceil(count / rows)
+
+
+def _filled(panels: Any, count: int) -> Any:
+    """The first so many columns of panels; the others are taken out of their figure."""
+    for panel in panels[:, count:].flat:
+        panel.remove()
+    return panels[:, :count]
 
 
 def _bars(axis: Axes, x: Any, entries: Sequence[Entry], **style: Any) -> None:
