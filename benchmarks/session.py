@@ -39,7 +39,7 @@ from benchmarks.training.engine import train
 from benchmarks.workloads import fingerprint
 
 if TYPE_CHECKING:
-    from benchmarks.report.table import Table
+    from benchmarks.report.display.table import Table
 
 __all__ = ["BenchmarkError", "Outcome", "Settings", "Study", "Survey"]
 __all__ += ["compare", "report", "results", "run", "say", "seeds", "survey", "watch"]
@@ -246,29 +246,29 @@ def watch(
 
 
 def seeds(study: AnyStudy, store: AnyStore, difference: float, sd: float | None = None) -> list[str]:
-    """How many seeds a study needs to find a difference; see `benchmarks.report.planning.plan`."""
-    from benchmarks.report.planning import plan
+    """How many seeds a study needs to find a difference; see `benchmarks.report.inference.planning.plan`."""
+    from benchmarks.report.inference.planning import plan
 
     return plan(_study(study), _store(store), difference, sd)
 
 
 def pack(store: AnyStore, archive: str | Path) -> int:
-    """Write the finished runs of a store into one file; see `benchmarks.report.archive.pack`."""
-    from benchmarks.report.archive import pack
+    """Write the finished runs of a store into one file; see `benchmarks.report.evidence.archive.pack`."""
+    from benchmarks.report.evidence.archive import pack
 
     return pack(_store(store), Path(archive))
 
 
 def unpack(archive: str | Path, store: AnyStore) -> int:
-    """Put the runs of such a file into a store; see `benchmarks.report.archive.unpack`."""
-    from benchmarks.report.archive import unpack
+    """Put the runs of such a file into a store; see `benchmarks.report.evidence.archive.unpack`."""
+    from benchmarks.report.evidence.archive import unpack
 
     return unpack(Path(archive), _store(store))
 
 
 def compare(study: AnyStudy, store: AnyStore, first: str, second: str) -> "list[Table]":
-    """Tables of what two versions of the code made of a study; see `benchmarks.report.compare.compare`."""
-    from benchmarks.report.compare import compare
+    """Tables of what two versions of the code made of a study; see `benchmarks.report.sections.compare.compare`."""
+    from benchmarks.report.sections.compare import compare
 
     store = _store(store)
     store.check_exists()

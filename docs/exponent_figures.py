@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.report.exponents import Choice, Entry, Study
+from benchmarks.report.evidence.exponents import Choice, Entry, Study
 
 PAGE = Path(__file__).parent / "which-p.md"
 TABLES = ("exponents", "exponent-rates", "exponent-baselines")  # which have what is drawn

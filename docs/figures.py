@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.report import exponents, on_gpu
+from benchmarks.report.evidence import exponents, on_gpu
 from benchmarks.theory import counterexample, counterexample_report, publish
 from benchmarks.theory.record import load as load_record
 from benchmarks.theory.regret import study, study_report

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.report import archive, on_gpu
+from benchmarks.report.evidence import archive, on_gpu
 from benchmarks.report.results import Report, Series
 from benchmarks.workloads import metrics
 

@@ -58,7 +58,7 @@ def members() -> str:
 
 def memory() -> str:
     """Bytes of state per element, of each member, as they are after a step; last those of the matrix in 8 bits."""
-    from benchmarks.report.documented import state_bytes
+    from benchmarks.report.evidence.documented import state_bytes
 
     shapes = {"a matrix, 64 × 32": (64, 32), "a convolution, 64 × 32 × 3 × 3": (64, 32, 3, 3), "a vector": (64,)}
     cases = {**{name: (shape, None) for name, shape in shapes.items()}, 'the matrix, `"8bit"`': ((64, 32), "8bit")}
@@ -78,7 +78,7 @@ def memory() -> str:
 def studied(study: str, results: Path) -> str:
     """The results of a study, from a store that has it."""
     from benchmarks.base.store import Store
-    from benchmarks.report.documented import STUDIES
+    from benchmarks.report.evidence.documented import STUDIES
     from benchmarks.report.results import collect
     from benchmarks.studies import load
 
@@ -123,14 +123,14 @@ def step_sizes() -> dict[str, str]:
 
 def on_which_p() -> dict[str, str]:
     """What the studies `which-p-…` on record say."""
-    from benchmarks.report import which_p
+    from benchmarks.report.evidence import which_p
 
     return {name: noted(*one) for name, one in which_p.tables().items()}
 
 
 def on_gpu() -> dict[str, str]:
     """What was measured and run on a GPU."""
-    from benchmarks.report import on_gpu as records
+    from benchmarks.report.evidence import on_gpu as records
 
     return {name: noted(*one) for name, one in records.tables().items()}
 

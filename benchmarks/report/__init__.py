@@ -1,14 +1,20 @@
-"""Reports: tables in Markdown, CSV, LaTeX and Parquet, figures in SVG and PNG, and one HTML page that holds it all."""
+"""Reports on studies, from what was run to pages: tables, figures, and one HTML page that holds it all.
+
+The folders build on each other in this order: `inference`, `display`, `sections`, `pages`; `evidence` is for the
+documentation of this project.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.base.store import Store
-from benchmarks.report import chapter, charts, export, page, palette, underway
-from benchmarks.report.export import ReportError
+from benchmarks.report.display import palette
+from benchmarks.report.display.table import Table
+from benchmarks.report.pages import chapter, export, page
+from benchmarks.report.pages.export import ReportError
 from benchmarks.report.results import collect_all
-from benchmarks.report.table import Table
+from benchmarks.report.sections import charts, underway
 from benchmarks.studies.study import Study
 
 __all__ = ["ReportError", "write"]

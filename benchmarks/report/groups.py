@@ -5,9 +5,9 @@ import math
 from collections import Counter
 
 from benchmarks.base.config import workload_of
+from benchmarks.report.display.table import slug
+from benchmarks.report.inference.statistics import summarize
 from benchmarks.report.results import Report, Series
-from benchmarks.report.statistics import summarize
-from benchmarks.report.table import slug
 from benchmarks.workloads import metrics
 from benchmarks.workloads.metrics import Metric
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report.table import Table
+from benchmarks.report.display.table import Table
 from benchmarks.theory import publish
 from benchmarks.theory.counterexample import Record
 from benchmarks.theory.publish import COLOURS, GREY, INK

@@ -10,12 +10,13 @@ from typing import Any, final
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.report import export, page, stamp
-from benchmarks.report import figure as report_figure
-from benchmarks.report.chapter import Chapter
-from benchmarks.report.drawing import Drawing, inline
+from benchmarks.report import stamp
+from benchmarks.report.display import figure as report_figure
+from benchmarks.report.display.drawing import Drawing, inline
+from benchmarks.report.display.table import Table
+from benchmarks.report.pages import export, page
+from benchmarks.report.pages.chapter import Chapter
 from benchmarks.report.results import Report
-from benchmarks.report.table import Table
 from benchmarks.studies.study import Study
 
 INK = "#1b1f24"

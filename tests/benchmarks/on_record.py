@@ -9,7 +9,7 @@ from benchmarks import studies
 from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store
-from benchmarks.report import archive, exponents
+from benchmarks.report.evidence import archive, exponents
 from benchmarks.report.results import collect
 
 SLOPE, START, BEST = -5.5, 2.0, 0.375

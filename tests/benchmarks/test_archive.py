@@ -10,7 +10,7 @@ from benchmarks import cli
 from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Epoch, Evaluation
 from benchmarks.base.store import Store, StoreError
-from benchmarks.report.archive import pack, unpack
+from benchmarks.report.evidence.archive import pack, unpack
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks.report import cells
+from benchmarks.report.display import cells
 
 
 @pytest.mark.parametrize(

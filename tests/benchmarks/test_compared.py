@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import arm, report, series
 
-from benchmarks.report import budgets, compared, expected, profiles, sensitivity, tables
 from benchmarks.report.groups import groups
+from benchmarks.report.sections import budgets, compared, expected, profiles, sensitivity, tables
 from benchmarks.workloads import metrics
 
 numbers = st.floats(-100, 100)

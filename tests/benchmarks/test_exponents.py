@@ -10,7 +10,7 @@ from on_record import BEST, SLOPE, START, epoch, record, valley
 from benchmarks import studies
 from benchmarks.base.config import RunConfig
 from benchmarks.base.store import Store
-from benchmarks.report import archive, exponents, which_p
+from benchmarks.report.evidence import archive, exponents, which_p
 
 
 @pytest.fixture(scope="module")

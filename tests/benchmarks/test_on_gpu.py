@@ -11,7 +11,7 @@ from benchmarks import studies
 from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Epoch, Evaluation
 from benchmarks.base.store import Store
-from benchmarks.report import archive, on_gpu
+from benchmarks.report.evidence import archive, on_gpu
 
 HERE = {"sources": "abc", "torch": "2", "commit": "c0ffee"}
 

@@ -18,10 +18,12 @@ import torch
 
 from benchmarks import cli, report
 from benchmarks.base.store import Store, StoreError
-from benchmarks.report import charts, drawing, export, palette, underway
-from benchmarks.report.export import ReportError
+from benchmarks.report.display import drawing, palette
+from benchmarks.report.display.table import Cell, Column, Row, Table
+from benchmarks.report.pages import export, page
+from benchmarks.report.pages.export import ReportError
 from benchmarks.report.results import collect
-from benchmarks.report.table import Cell, Column, Row, Table
+from benchmarks.report.sections import charts, underway
 from benchmarks.report.watch import watch
 
 ODD = "A $x$ for 5$ <b>&amp;</b> 比較 «Œuvre»"
@@ -275,7 +277,7 @@ def test_looks_keep_apart():
         colours = [palette.INK[i], *(hue[i] for hue in palette.HUES)]
         assert min(apart(a, b) for a, b in itertools.combinations(colours, 2)) > 0.09
         assert min(contrast(colour, paper) for colour in colours) > 3
-    style = (Path(drawing.__file__).parent / "templates/style.css").read_text()
+    style = (Path(page.__file__).parent / "templates/style.css").read_text()
     for block, paper in zip(style.split("prefers-color-scheme: dark")[:2], ("#ffffff", "#14181d"), strict=True):
         texts = dict(re.findall(r"--(ink|soft|accent|good|bad): (#\w{6})", block))
         assert min(contrast(colour, paper) for colour in texts.values()) > 4.5

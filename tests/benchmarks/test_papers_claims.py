@@ -10,9 +10,9 @@ import pytest
 from on_record import epochs, record
 
 from benchmarks.base.config import RunConfig
-from benchmarks.report import claims, exponents
-from benchmarks.report.claims import Pair
-from benchmarks.report.exponents import Entry
+from benchmarks.report.evidence import claims, exponents
+from benchmarks.report.evidence.claims import Pair
+from benchmarks.report.evidence.exponents import Entry
 from benchmarks.report.results import Series
 
 LOSSES = {"sgd": 1.2, "adam": 1.4, "adamw": 1.3, "amsgrad": 1.4, "muon": 1.4}

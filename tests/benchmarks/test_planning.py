@@ -5,8 +5,8 @@ from stored import HEAD, fill, load
 
 from benchmarks import cli
 from benchmarks.base.store import Store
-from benchmarks.report.planning import PlanningError, plan
-from benchmarks.report.power import seeds_needed
+from benchmarks.report.inference.planning import PlanningError, plan
+from benchmarks.report.inference.power import seeds_needed
 
 STUDY = HEAD + '[[runs]]\noptimizer = ["sgd", "adam", "padam"]\n'
 

@@ -10,9 +10,9 @@ from stored import HEAD, fill, load
 from benchmarks import cli
 from benchmarks.base import environment
 from benchmarks.base.store import Store
-from benchmarks.report import compare, tables
-from benchmarks.report.compare import VersionError
 from benchmarks.report.results import collect
+from benchmarks.report.sections import compare, tables
+from benchmarks.report.sections.compare import VersionError
 
 STUDY = HEAD + '[[runs]]\noptimizer = ["sgd", "adam"]\n'
 OLD, NEW = {"sources": "aaaa", "commit": "c1"}, {"sources": "bbbb", "commit": "c2"}

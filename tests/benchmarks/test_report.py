@@ -7,8 +7,10 @@ from stored import ENVIRONMENT, HEAD, diverged, fill, load, records
 
 from benchmarks import studies
 from benchmarks.base.store import Store
-from benchmarks.report import costs, documented, published, tables, write
+from benchmarks.report import published, write
+from benchmarks.report.evidence import documented
 from benchmarks.report.results import collect
+from benchmarks.report.sections import costs, tables
 
 STUDY = HEAD.replace("[run]", "target = 80.0\n[run]") + '[[runs]]\noptimizer = ["sgd", "adam", "padam"]\n'
 SCORES = {"sgd": (90.0, 90.2, 90.4), "adam": (95.0, 95.1, 95.2), "padam": (90.1, 90.3, 90.6)}

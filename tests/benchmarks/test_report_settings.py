@@ -4,7 +4,9 @@ import dataclasses
 
 from reports import arm, report, series
 
-from benchmarks.report import chapter, palette, settings, tables
+from benchmarks.report.display import palette
+from benchmarks.report.pages import chapter
+from benchmarks.report.sections import settings, tables
 
 
 def test_every_setting_is_in_the_table():

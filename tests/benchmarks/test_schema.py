@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks import studies
-from benchmarks.report.quantities import QUANTITIES
+from benchmarks.report.display.quantities import QUANTITIES
 from benchmarks.studies import schema
 from benchmarks.studies.study import Study, StudyError
 

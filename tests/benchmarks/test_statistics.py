@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from benchmarks.report import family
-from benchmarks.report.family import holm
-from benchmarks.report.power import power, seeds_needed, smallest_detectable
-from benchmarks.report.statistics import paired, pooled_sd, summarize
+from benchmarks.report.inference import family
+from benchmarks.report.inference.family import holm
+from benchmarks.report.inference.power import power, seeds_needed, smallest_detectable
+from benchmarks.report.inference.statistics import paired, pooled_sd, summarize
 
 A = [93.1, 93.4, 93.5, 93.9]
 B = [92.8, 93.0, 93.2]

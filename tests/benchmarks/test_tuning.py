@@ -7,7 +7,8 @@ from reports import arm, result
 
 from benchmarks import studies
 from benchmarks.base.store import Store
-from benchmarks.report import choices, results
+from benchmarks.report import results
+from benchmarks.report.sections import choices
 from benchmarks.studies import tuning
 from benchmarks.studies.study import StudyError, Tuning
 

@@ -9,8 +9,8 @@ from stored import ENVIRONMENT, HEAD, fill, load, records
 from benchmarks import session
 from benchmarks.base.records import Evaluation
 from benchmarks.base.store import Store
-from benchmarks.report import tables, verdicts
 from benchmarks.report.results import collect
+from benchmarks.report.sections import tables, verdicts
 from benchmarks.studies.study import StudyError
 
 TWO = (

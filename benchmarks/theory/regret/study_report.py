@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks.report.table import Table
+from benchmarks.report.display.table import Table
 from benchmarks.theory import publish
 from benchmarks.theory.publish import COLOURS, GREY, INK
 from benchmarks.theory.regret.study import Played, Point, Record

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from benchmarks.report.cells import MINUS
+from benchmarks.report.display.cells import MINUS
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

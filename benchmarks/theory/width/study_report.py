@@ -5,8 +5,8 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from benchmarks.report.cells import DASH
-from benchmarks.report.table import Table
+from benchmarks.report.display.cells import DASH
+from benchmarks.report.display.table import Table
 from benchmarks.theory import publish
 from benchmarks.theory.publish import COLOURS, GREY
 from benchmarks.theory.regret.text import fraction, number

@@ -1,0 +1,327 @@
+"""Which p: what the studies `which-p-…` on record say of the exponent, over workloads and estimators."""
+
+import dataclasses
+import functools
+import math
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.base.store import Store
+from benchmarks.report.display import cells
+from benchmarks.report.evidence import archive
+from benchmarks.report.evidence.documented import Documented
+from benchmarks.report.groups import metric
+from benchmarks.report.inference.statistics import Summary, summarize
+from benchmarks.report.results import Report, Series, collect_all
+from benchmarks.report.sections.budgets import seconds
+from benchmarks.report.sections.sensitivity import Line, fit, lines, tolerances
+from benchmarks.report.sections.verdicts import judge
+from benchmarks.studies import load, names
+from benchmarks.workloads.metrics import Metric
+
+RECORDS = Path(__file__).parents[2] / "results" / "cpu"
+PREFIX = "which-p-"
+OPEN = "°"  # beside what is not told from the chosen one
+_SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One entry of a study: what was tried for it, and the runs of the setting that was chosen.
+
+    Args:
+        series: the chosen setting, with seeds that the choice has not seen.
+        line: its score over the learning rates tried, which are its trials.
+    """
+
+    series: Series
+    line: Line
+
+    @property
+    def has_exponent(self) -> bool:
+        """Whether it has an exponent; baselines have none."""
+        return "partial" in self.series.arm.config.hyper
+
+    @property
+    def p(self) -> float:
+        """The exponent, the first one where it moves."""
+        return float(self.series.arm.config.hyper["partial"])
+
+    @property
+    def lr(self) -> float:
+        """The chosen learning rate."""
+        return float(self.series.arm.config.hyper["lr"])
+
+    @property
+    def edge(self) -> bool:
+        """Whether that is the smallest or largest tried."""
+        return self.lr in (self.line.profile.lrs[0], self.line.profile.lrs[-1])
+
+    @property
+    def metric(self) -> Metric:
+        """What it is judged by."""
+        return metric(self.series.arm.config.subject)
+
+    @property
+    def validation(self) -> float:
+        """The score of the chosen setting on the held-out part, greater being better."""
+        return self.line.profile.scores[self.line.profile.best]
+
+    @property
+    def final(self) -> Summary:
+        """The final scores of the runs that did not diverge."""
+        return scored(self.series)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study on record.
+
+    Args:
+        name: as `run` takes it.
+        workload: what it trains, in words.
+        question: what it asks besides: "" for p itself, else "estimators", "direction" or "bias".
+        report: its results.
+    """
+
+    name: str
+    workload: str
+    question: str
+    report: Report
+
+    @functools.cached_property
+    def entries(self) -> Sequence[Entry]:
+        """What was tried, and chosen, for each of its entries."""
+        (subject,) = self.report.study.subjects
+        tried = {line.group.key: line for line in lines(self.report, subject)}
+        return [Entry(one, tried[one.arm.label]) for one in self.report.series]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Entries that one question sets beside each other on one workload, and what they are compared with.
+
+    Args:
+        study: where they stand.
+        name: of what they have in common, such as the estimator.
+        entries: in their order.
+    """
+
+    study: Study
+    name: str
+    entries: Sequence[Entry]
+
+    @property
+    def base(self) -> Entry:
+        """The entry that did best on the held-out part: the final runs have had no part in choosing it."""
+        return max(self.entries, key=lambda entry: entry.validation)
+
+    def words(self, base: Entry) -> Mapping[str, str]:
+        """By label, how the final runs compare with those of `base`, by the verdicts of a report."""
+        arms = tuple(entry.series.arm for entry in self.entries)
+        study = dataclasses.replace(self.study.report.study, arms=arms, reference=base.series.arm.label)
+        report = Report(study, tuple(entry.series for entry in self.entries), 0)
+        (subject,) = study.subjects
+        return {one.series.arm.label: one.word for one in judge(report, subject).rows}
+
+
+def studies(root: Path = RECORDS) -> list[Study]:
+    """The studies that are complete on record, by their names; there is an archive of each workload's runs."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        stores = {path.name.removesuffix(archive.SUFFIX): path for path in sorted(root.glob(f"*{archive.SUFFIX}"))}
+        for workload, path in stores.items():
+            store = Store(Path(folder, workload))
+            archive.unpack(path, store)
+            start = f"{PREFIX}{workload}"
+            mine = [name for name in names() if name == start or name.startswith(f"{start}-")]
+            for name, report in zip(mine, collect_all(map(load, mine), store), strict=True):
+                if not report.missing and not report.waiting:
+                    question = name.removeprefix(start).removeprefix("-")
+                    found.append(Study(name, report.study.title.partition(": ")[2], question, report))
+    return found
+
+
+def curves(found: Iterable[Study]) -> list[Choice]:
+    """Every estimator on every workload, over p."""
+    made: list[Choice] = []
+    for study in found:
+        if study.question not in ("", "estimators"):
+            continue
+        by_title: dict[str, list[Entry]] = {}
+        for entry in study.entries:
+            if entry.has_exponent:
+                title = re.sub(r" \(p = .*\)", "", entry.series.arm.title)
+                by_title.setdefault(title, []).append(entry)
+        made += [Choice(study, title, some) for title, some in by_title.items()]
+    return made
+
+
+def by_exponent(found: Sequence[Study]) -> Documented:
+    """The final score at each p, each with its own best learning rate."""
+    rows = []
+    for curve in curves(found):
+        words = curve.words(curve.base)
+        marked = {entry.p: _score(entry, words, curve.base) for entry in curve.entries}
+        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES)))
+    note = (
+        "Mean after the last epoch over the seeds, with its 95 % interval, each p at the learning rate that was best "
+        "for it on the held-out tenth of the training set. Bold: the p that was best there, by which the others are "
+        f"judged, with Holm's correction over a row. {OPEN}: not told from it. ↑: better than it."
+    )
+    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES)), rows, note)
+
+
+def rates(found: Sequence[Study]) -> Documented:
+    """The best learning rate at each p, how it moves, and how near it one has to be."""
+    rows = []
+    for curve in curves(found):
+        (subject,) = curve.study.report.study.subjects
+        limits, _ = tolerances([entry.line for entry in curve.entries], subject)
+        widths = [entry.line.profile.width(limit) for entry, limit in zip(curve.entries, limits, strict=True)]
+        per_unit, off = fit([(entry.p, entry.lr) for entry in curve.entries if not entry.edge])
+        marked = {
+            entry.p: f"{_rate(entry)} ({'≥ ' * more}{width:.1f})"
+            for entry, (width, more) in zip(curve.entries, widths, strict=True)
+        }
+        cell = f"{cells.decimal(per_unit, 1)} ± {off:.2f}" if math.isfinite(per_unit) else cells.DASH
+        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES), cell))
+    note = (
+        "The learning rate that was best on the held-out part, and in brackets the decades around it within which the "
+        "score stays within one standard deviation of the seeds, or within 5 % where a setting was tried with one "
+        "seed; ≥ where that reaches the end of what was tried. !: the smallest or largest tried. Slope: decades of "
+        "the best learning rate per unit of p by least squares, ± the largest distance of a point from the line, in "
+        "decades; without those at an end."
+    )
+    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES), "slope"), rows, note)
+
+
+def beside(found: Sequence[Study]) -> Documented:
+    """The baselines and the chosen exponent."""
+    rows: list[tuple[str, ...]] = []
+    for study in found:
+        if study.question:
+            continue
+        base = Choice(study, "", [entry for entry in study.entries if entry.has_exponent]).base
+        choice = Choice(study, "", [base, *(entry for entry in study.entries if not entry.has_exponent)])
+        rows += _against(choice, base)
+    note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
+    return Documented(_AGAINST, rows, note + _targets(found, ""))
+
+
+def among(found: Sequence[Study], question: str, *, of_one_p: bool = False) -> Documented:
+    """All entries of the studies that ask this, or those of each p, against the best one on the held-out part."""
+    rows: list[tuple[str, ...]] = []
+    for study in found:
+        if study.question == question:
+            for p in dict.fromkeys(entry.p for entry in study.entries) if of_one_p else (None,):
+                choice = Choice(study, "", [entry for entry in study.entries if p in (None, entry.p)])
+                rows += _against(choice, choice.base)
+    note = f"Against the entry{' of the same p' * of_one_p} that was best on the held-out part of each workload."
+    return Documented(_AGAINST, rows, note + _targets(found, question))
+
+
+def _targets(found: Sequence[Study], question: str) -> str:
+    """What the targets of the studies that ask this are, in words."""
+    said = {one.workload: one.report.study.target for one in found if one.question == question}
+    named = "; ".join(f"{workload}: {target:g}" for workload, target in said.items() if target is not None)
+    return f" Targets: {named}." if named else ""
+
+
+def budgets(found: Sequence[Study]) -> Documented:
+    """What was spent on each study, and by what code."""
+    rows = []
+    for study in found:
+        report = study.report
+        made = [*report.trials, *report.series]
+        some = study.entries
+        facts = report.environment
+        rows.append(
+            (
+                f"`{study.name}`",
+                str(len(some)),
+                cells.span(len(entry.line.profile.lrs) for entry in some).text,
+                cells.span(len(one.runs) for one in report.trials).text,
+                cells.span(len(one.runs) for one in report.series).text,
+                f"{sum(len(one.runs) for one in made):,}",
+                str(sum(one.diverged for one in made)),
+                str(sum(entry.edge for entry in some)),
+                f"{seconds(made) / 60:.0f}",
+                facts["commit"],
+                facts["sources"],
+                facts["torch"],
+            )
+        )
+    spent = ("study", "entries", "settings each", "seeds of a setting", "final seeds", "runs", "diverged")
+    header = (*spent, "at the edge", "CPU minutes", "commit", "sources", "torch")
+    return Documented(header, rows, "At the edge: entries whose best learning rate is the smallest or largest tried.")
+
+
+_AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict", "to the target, epochs")
+
+
+def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
+    words = choice.words(base)
+    rows: list[tuple[str, ...]] = []
+    for entry in choice.entries:
+        name, score = entry.series.arm.title, (_rate(entry), _interval(entry))
+        told = (cells.DASH, "compared with")
+        if entry is base:
+            name = f"**{name}**"
+        else:
+            ahead = entry.final.mean - base.final.mean
+            word = words.get(entry.series.arm.label, "not compared")
+            told = (cells.decimal(ahead, decimals(entry.final), "+"), word)
+        rows.append((choice.study.workload, name, *score, *told, _to_target(choice, entry)))
+    return rows
+
+
+def _rate(entry: Entry) -> str:
+    """The chosen learning rate in two digits, set off where it is at an end."""
+    return f"{float(f'{entry.lr:.2g}'):g}{'!' * entry.edge}"
+
+
+def _to_target(choice: Choice, entry: Entry) -> str:
+    """The mean of the epochs after which the runs first reached the study's target, and how many did."""
+    target = choice.study.report.study.target
+    reached = [] if target is None else [epoch for epoch, _ in entry.series.to_target(target).values()]
+    count, runs = len(reached), len(entry.series.runs)
+    if not reached:
+        return "never" if target is not None else cells.DASH
+    return f"{np.mean(reached):.1f}" + (f" ({count} of {runs})" if count < runs else "")
+
+
+def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:
+    text = _interval(entry)
+    if entry is base:
+        return f"**{text}**"
+    word = words.get(entry.series.arm.label, "not compared")
+    return text + {"worse": "", "diverged": "", "better": " ↑", "undecided": f" {OPEN}"}.get(word, f" ({word})")
+
+
+def _interval(entry: Entry) -> str:
+    lost = f"({entry.series.diverged} of {len(entry.series.runs)} diverged)" if entry.series.diverged else ""
+    return " ".join(filter(None, (interval(entry.final), lost)))
+
+
+def scored(series: Series, epoch: int = -1, statistics: str = "running") -> Summary:
+    """The scores after an epoch (-1: the last) of the runs that did not diverge."""
+    return summarize([*series.scores(epoch, statistics).values()], bounds=metric(series.arm.config.subject).bounds)
+
+
+def interval(score: Summary) -> str:
+    """A mean with its interval, where there are such."""
+    digits = decimals(score)
+    ends = "" if math.isnan(score.low) else f" [{score.low:.{digits}f}, {score.high:.{digits}f}]"
+    return "" if math.isnan(score.mean) else f"{score.mean:.{digits}f}{ends}"
+
+
+def decimals(score: Summary) -> int:
+    """As many as show two digits of half the interval."""
+    half = (score.high - score.low) / 2
+    return min(max(1 - math.floor(math.log10(half)), 1), 4) if half > 0 else 2

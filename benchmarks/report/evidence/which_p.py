@@ -1,0 +1,27 @@
+"""The tables of the page "Which p?", from the studies on record."""
+
+from pathlib import Path
+
+from benchmarks.report.evidence import claims, exponents
+from benchmarks.report.evidence.documented import Documented
+from benchmarks.report.results import mixture
+
+
+def tables(root: Path = exponents.RECORDS) -> dict[str, Documented]:
+    """All of them, by the names that the page gives them; each says where its runs are of several versions."""
+    found = exponents.studies(root)
+    made = {
+        "exponents": exponents.by_exponent(found),
+        "exponent-rates": exponents.rates(found),
+        "exponent-baselines": exponents.beside(found),
+        "exponent-direction": exponents.among(found, "direction"),
+        "exponent-bias": exponents.among(found, "bias", of_one_p=True),
+        "claims": claims.table(found),
+        "exponent-budgets": exponents.budgets(found),
+    }
+    warnings = [
+        f"{study.name}: {warning}"
+        for study in found
+        for warning in mixture([*study.report.trials, *study.report.series])
+    ]
+    return {name: one._replace(note=" ".join([one.note, *warnings])) for name, one in made.items()}
