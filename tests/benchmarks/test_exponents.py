@@ -1,5 +1,7 @@
 """Which p: what is said of a study follows from its runs, here ones whose scores are a formula."""
 
+import dataclasses
+import importlib
 import math
 import random
 from pathlib import Path
@@ -145,3 +147,26 @@ def test_bias_corrections_are_compared_at_one_p(recorded: list[exponents.Study])
     assert max(abs(float(text.replace("−", "-"))) for text in ahead) > 0.1
     assert table.note.endswith("Targets: rare classes, softmax regression: 1.")
     assert "Targets" not in exponents.among(recorded, "direction").note
+
+
+def test_each_workload_has_a_panel(recorded: list[exponents.Study], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the figures, in rows of equal length but for the last, with its means and its learning rates."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
+    figures = importlib.import_module("exponent_figures")
+    (study,) = (one for one in recorded if not one.question)
+    names = [f"workload {i}" for i in range(5)]
+    found = [dataclasses.replace(study, workload=name) for name in names]
+    ours = [entry for entry in study.entries if entry.has_exponent]
+
+    panels = figures.headline(found).axes
+    assert [panel.get_title() for panel in panels] == [name.capitalize() for name in names]
+    assert len({panel.get_subplotspec().rowspan.start for panel in panels[:3]}) == 1
+    for panel in panels:
+        assert panel.lines[0].get_ydata().tolist() == [entry.final.mean for entry in ours]
+        assert len(panel.lines[0].get_ydata()) == len(ours) == 6
+
+    panels = figures.by_estimator(exponents.curves(found)).axes
+    assert [panel.get_title() for panel in panels if panel.get_title()] == [name.capitalize() for name in names]
+    rates = [panel for panel in panels if panel.get_ylabel() == "best learning rate"]
+    assert [list(panel.lines[0].get_ydata()) for panel in rates] == [[entry.lr for entry in ours]] * 5
+    assert len(panels) == 10
