@@ -54,6 +54,19 @@ def test_the_final_runs_may_contradict_the_choice(tmp_path: Path) -> None:
     (row,) = exponents.by_exponent(exponents.studies(tmp_path)).rows
     assert row[5].startswith("**1.12")
     assert row[6].endswith(" ↑")
+    tally = {p: counts for p, *counts in exponents.tally(exponents.studies(tmp_path)).rows}
+    assert tally["1/4"] == ["1", "0", "0", "0"]
+    assert tally["3/8"] == ["0", "1", "0", "0"]
+
+
+def test_a_tally_counts_workloads(recorded: list[exponents.Study]) -> None:
+    """Every workload once for each p, by what the table of scores says there, of PartialAdam alone."""
+    (study,) = (one for one in recorded if not one.question)
+    table = exponents.tally([study, dataclasses.replace(study, workload="another"), *recorded[1:]])
+    assert table.header == ("p", "chosen", "better", "undecided", "worse")
+    best, worse = ("2", "0", "0", "0"), ("0", "0", "0", "2")
+    assert [row[1:] for row in table.rows] == [*[worse] * 4, best, worse]
+    assert "of 2 workloads" in table.note
 
 
 def test_several_versions_of_the_code_are_named(tmp_path: Path) -> None:

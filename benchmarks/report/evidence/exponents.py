@@ -5,6 +5,7 @@ import functools
 import math
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,7 @@ from benchmarks.workloads.metrics import Metric
 RECORDS = Path(__file__).parents[2] / "results" / "cpu"
 PREFIX = "which-p-"
 OPEN = "°"  # beside what is not told from the chosen one
+_TALLIED = ("chosen", "better", "undecided", "worse")
 _SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
 
 
@@ -175,6 +177,21 @@ def by_exponent(found: Sequence[Study]) -> Documented:
         f"judged, with Holm's correction over a row. {OPEN}: not told from it. ↑: better than it."
     )
     return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES)), rows, note)
+
+
+def tally(found: Sequence[Study]) -> Documented:
+    """On how many workloads each p is what, as the table of scores has it."""
+    told: list[tuple[float, str]] = []
+    for curve in curves(one for one in found if not one.question):
+        words = {**curve.words(curve.base), curve.base.series.arm.label: "chosen"}
+        told += [(entry.p, words.get(entry.series.arm.label, "not compared")) for entry in curve.entries]
+    counts = Counter((p, "worse" if word == "diverged" else word) for p, word in told)
+    rows = [(str(p), *(str(counts[float(p), word]) for word in _TALLIED)) for p in _SHARES if told]
+    note = (
+        f"On how many of {sum(word == 'chosen' for _, word in told)} workloads this p of PartialAdam is the one that "
+        "was best on the held-out part, and on how many the table below tells it from that one, as better or worse."
+    )
+    return Documented(("p", *_TALLIED), rows, note)
 
 
 def rates(found: Sequence[Study]) -> Documented:

@@ -11,6 +11,7 @@ def tables(root: Path = exponents.RECORDS) -> dict[str, Documented]:
     """All of them, by the names that the page gives them; each says where its runs are of several versions."""
     found = exponents.studies(root)
     made = {
+        "exponent-tally": exponents.tally(found),
         "exponents": exponents.by_exponent(found),
         "exponent-rates": exponents.rates(found),
         "exponent-baselines": exponents.beside(found),
