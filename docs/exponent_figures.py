@@ -76,7 +76,7 @@ def headline(found: Sequence[Study]) -> Figure:
 
 
 def _grid(count: int) -> tuple[int, int]:
-    """Rows and columns for so many panels: as few rows as leave at most `COLUMNS`, and of equal length."""
+    """Rows and columns for so many panels: the fewest rows of at most `COLUMNS`, and those as even as they can be."""
     rows = math.ceil(count / COLUMNS)
     return rows, math.ceil(count / rows)
 
