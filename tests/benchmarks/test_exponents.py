@@ -47,16 +47,20 @@ def test_the_final_runs_may_contradict_the_choice(tmp_path: Path) -> None:
     """What was chosen stays chosen; that another p does better in the end is said."""
 
     def score(config: RunConfig) -> float:
-        judged_best = config.split == "validation" and config.hyper.get("partial") == 0.25
-        return valley(config) - 0.5 * judged_best
+        judged = config.split == "validation"
+        if not judged and config.hyper.get("partial") == 0:
+            return math.nan
+        return valley(config) - 0.5 * (judged and config.hyper.get("partial") == 0.25)
 
     record(tmp_path, "which-p-zipf", score)
     (row,) = exponents.by_exponent(exponents.studies(tmp_path)).rows
     assert row[5].startswith("**1.12")
     assert row[6].endswith(" ↑")
+    assert "diverged" in row[2]
     tally = {p: counts for p, *counts in exponents.tally(exponents.studies(tmp_path)).rows}
     assert tally["1/4"] == ["1", "0", "0", "0"]
     assert tally["3/8"] == ["0", "1", "0", "0"]
+    assert tally["0"] == ["0", "0", "0", "1"]  # one that diverged is worse
 
 
 def test_a_tally_counts_workloads(recorded: list[exponents.Study]) -> None:

@@ -29,6 +29,7 @@ RECORDS = Path(__file__).parents[2] / "results" / "cpu"
 PREFIX = "which-p-"
 OPEN = "°"  # beside what is not told from the chosen one
 _TALLIED = ("chosen", "better", "undecided", "worse")
+_TOLD = {"better": "better", "worse": "worse", "diverged": "worse"}  # any other verdict: undecided
 _SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
 
 
@@ -124,12 +125,14 @@ class Choice:
         return max(self.entries, key=lambda entry: entry.validation)
 
     def words(self, base: Entry) -> Mapping[str, str]:
-        """By label, how the final runs compare with those of `base`, by the verdicts of a report."""
+        """By label, how the final runs of the others compare with those of `base`, by the verdicts of a report."""
         arms = tuple(entry.series.arm for entry in self.entries)
         study = dataclasses.replace(self.study.report.study, arms=arms, reference=base.series.arm.label)
         report = Report(study, tuple(entry.series for entry in self.entries), 0)
         (subject,) = study.subjects
-        return {one.series.arm.label: one.word for one in judge(report, subject).rows}
+        told = {one.series.arm.label: one.word for one in judge(report, subject).rows}
+        others = (entry.series.arm.label for entry in self.entries if entry is not base)
+        return {label: told.get(label, "not compared") for label in others}
 
 
 def studies(root: Path = RECORDS) -> list[Study]:
@@ -181,15 +184,18 @@ def by_exponent(found: Sequence[Study]) -> Documented:
 
 def tally(found: Sequence[Study]) -> Documented:
     """On how many workloads each p is what, as the table of scores has it."""
-    told: list[tuple[float, str]] = []
-    for curve in curves(one for one in found if not one.question):
-        words = {**curve.words(curve.base), curve.base.series.arm.label: "chosen"}
-        told += [(entry.p, words.get(entry.series.arm.label, "not compared")) for entry in curve.entries]
-    counts = Counter((p, "worse" if word == "diverged" else word) for p, word in told)
-    rows = [(str(p), *(str(counts[float(p), word]) for word in _TALLIED)) for p in _SHARES if told]
+    asked = curves(one for one in found if not one.question)
+    counts: Counter[tuple[float, str]] = Counter()
+    for curve in asked:
+        base = curve.base
+        words = curve.words(base)
+        for entry in curve.entries:
+            word = "chosen" if entry is base else _TOLD.get(words[entry.series.arm.label], "undecided")
+            counts[entry.p, word] += 1
+    rows = [(str(p), *(str(counts[float(p), word]) for word in _TALLIED)) for p in _SHARES if asked]
     note = (
-        f"On how many of {sum(word == 'chosen' for _, word in told)} workloads this p of PartialAdam is the one that "
-        "was best on the held-out part, and on how many the table below tells it from that one, as better or worse."
+        f"On how many of {len(asked)} workloads this p of PartialAdam is the one that was best on the held-out part, "
+        "and on how many the table below tells it from that one, as better or worse."
     )
     return Documented(("p", *_TALLIED), rows, note)
 
@@ -292,7 +298,7 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
             name = f"**{name}**"
         else:
             ahead = entry.final.mean - base.final.mean
-            word = words.get(entry.series.arm.label, "not compared")
+            word = words[entry.series.arm.label]
             told = (cells.decimal(ahead, decimals(entry.final), "+"), word)
         rows.append((choice.study.workload, name, *score, *told, _to_target(choice, entry)))
     return rows
@@ -317,7 +323,7 @@ def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:
     text = _interval(entry)
     if entry is base:
         return f"**{text}**"
-    word = words.get(entry.series.arm.label, "not compared")
+    word = words[entry.series.arm.label]
     return text + {"worse": "", "diverged": "", "better": " ↑", "undecided": f" {OPEN}"}.get(word, f" ({word})")
 
 
