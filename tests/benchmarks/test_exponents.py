@@ -63,6 +63,18 @@ def test_the_final_runs_may_contradict_the_choice(tmp_path: Path) -> None:
     assert tally["0"] == ["0", "0", "0", "1"]  # one that diverged is worse
 
 
+def test_an_estimator_is_one_curve_whatever_its_entries_are_called(recorded: list[exponents.Study]) -> None:
+    """A title is what a study likes; entries of one optimizer with six titles are six exponents of one curve."""
+    study = recorded[0]
+    named = [
+        dataclasses.replace(one, arm=dataclasses.replace(one.arm, title=f"entry {one.arm.label}"))
+        for one in study.report.series
+    ]
+    renamed = dataclasses.replace(study, report=dataclasses.replace(study.report, series=tuple(named)))
+    (curve,) = exponents.curves([renamed])
+    assert (curve.name, len(curve.entries)) == ("PartialAdam", 6)
+
+
 def test_a_tally_counts_workloads(recorded: list[exponents.Study]) -> None:
     """Every workload once for each p, by what the table of scores says there, of PartialAdam alone."""
     (study,) = (one for one in recorded if not one.question)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from benchmarks.report.sections.budgets import seconds
 from benchmarks.report.sections.sensitivity import Line, fit, lines, tolerances
 from benchmarks.report.sections.verdicts import judge
 from benchmarks.studies import load, names
+from benchmarks.training.catalogue import REGISTRY
 from benchmarks.workloads.metrics import Metric
 
 RECORDS = Path(__file__).parents[2] / "results" / "cpu"
@@ -136,7 +136,7 @@ class Choice:
 
 
 def studies(root: Path = RECORDS) -> list[Study]:
-    """The studies that are complete on record, by their names; there is an archive of each workload's runs."""
+    """The studies that are complete on record, by workload; there is an archive of each workload's runs."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         stores = {path.name.removesuffix(archive.SUFFIX): path for path in sorted(root.glob(f"*{archive.SUFFIX}"))}
@@ -149,7 +149,7 @@ def studies(root: Path = RECORDS) -> list[Study]:
                 if not report.missing and not report.waiting:
                     question = name.removeprefix(start).removeprefix("-")
                     found.append(Study(name, report.study.title.partition(": ")[2], question, report))
-    return found
+    return sorted(found, key=lambda study: (study.workload.casefold(), study.name))
 
 
 def curves(found: Iterable[Study]) -> list[Choice]:
@@ -158,12 +158,11 @@ def curves(found: Iterable[Study]) -> list[Choice]:
     for study in found:
         if study.question not in ("", "estimators"):
             continue
-        by_title: dict[str, list[Entry]] = {}
+        by_optimizer: dict[str, list[Entry]] = {}
         for entry in study.entries:
             if entry.has_exponent:
-                title = re.sub(r" \(p = .*\)", "", entry.series.arm.title)
-                by_title.setdefault(title, []).append(entry)
-        made += [Choice(study, title, some) for title, some in by_title.items()]
+                by_optimizer.setdefault(entry.series.arm.config.optimizer, []).append(entry)
+        made += [Choice(study, REGISTRY[name].title, some) for name, some in by_optimizer.items()]
     return made
 
 
