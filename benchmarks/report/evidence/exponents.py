@@ -346,4 +346,4 @@ def interval(score: Summary) -> str:
 def decimals(score: Summary) -> int:
     """As many as show two digits of half the interval."""
     half = (score.high - score.low) / 2
-    return min(max(1 - math.floor(math.log10(half)), 1), 4) if half > 0 else 2
+    return min(max(1 - math.floor(math.log10(half)), 1), cells.FINEST) if half > 0 else 2
