@@ -13,6 +13,7 @@ from benchmarks import studies
 from benchmarks.base.config import RunConfig
 from benchmarks.base.store import Store
 from benchmarks.report.evidence import archive, exponents, which_p
+from benchmarks.report.inference.statistics import summarize
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,12 @@ def test_what_cannot_be_told_apart_is_marked(tmp_path: Path) -> None:
     record(tmp_path, "which-p-zipf", lambda config: 1 + random.Random(repr(config)).gauss(0, 0.1))
     (row,) = exponents.by_exponent(exponents.studies(tmp_path)).rows
     assert [cell.endswith(exponents.OPEN) or cell.startswith("**") for cell in row[2:]] == [True] * 6
+
+
+def test_small_losses_do_not_read_as_nothing() -> None:
+    """As many decimals as show two digits of half the interval, of 3e-5 as of 30."""
+    assert exponents.interval(summarize([2e-5, 3e-5, 4e-5])).startswith("0.000030 [")
+    assert exponents.interval(summarize([20.0, 30.0, 40.0])).startswith("30.0 [")
 
 
 def test_a_diverged_run_is_shown(tmp_path: Path) -> None:
