@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import math
 import random
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_final_runs_may_contradict_the_choice(tmp_path: Path) -> None:
     assert row[5].startswith("**1.12")
     assert row[6].endswith(" ↑")
     assert "diverged" in row[2]
-    tally = {p: counts for p, *counts in exponents.tally(exponents.studies(tmp_path)).rows}
+    tally = {p: counts for p, *counts, _ in exponents.tally(exponents.studies(tmp_path)).rows}
     assert tally["1/4"] == ["1", "0", "0", "0"]
     assert tally["3/8"] == ["0", "1", "0", "0"]
     assert tally["0"] == ["0", "0", "0", "1"]  # one that diverged is worse
@@ -80,10 +81,46 @@ def test_a_tally_counts_workloads(recorded: list[exponents.Study]) -> None:
     """Every workload once for each p, by what the table of scores says there, of PartialAdam alone."""
     (study,) = (one for one in recorded if not one.question)
     table = exponents.tally([study, dataclasses.replace(study, workload="another"), *recorded[1:]])
-    assert table.header == ("p", "chosen", "better", "undecided", "worse")
+    assert table.header[:-1] == ("p", "chosen", "better", "undecided", "worse")
     best, worse = ("2", "0", "0", "0"), ("0", "0", "0", "2")
-    assert [row[1:] for row in table.rows] == [*[worse] * 4, best, worse]
+    assert [row[1:-1] for row in table.rows] == [*[worse] * 4, best, worse]
     assert "of 2 workloads" in table.note
+
+
+def test_how_far_the_best_rate_moves_between_workloads(recorded: list[exponents.Study], tmp_path: Path) -> None:
+    """From the smallest to the largest of each p, over the workloads."""
+
+    def thrice(config: RunConfig) -> RunConfig:
+        return dataclasses.replace(config, hyper={**config.hyper, "lr": 3 * config.hyper["lr"]})
+
+    record(tmp_path, "which-p-zipf", lambda config: valley(thrice(config)))
+    (study,) = (one for one in recorded if not one.question)
+    table = exponents.tally([study, *exponents.studies(tmp_path)])
+    assert table.header[-1] == "best learning rates"
+    for (p, *_, cell), entry in zip(table.rows, exponents.curves([study])[0].entries, strict=True):
+        assert float(Fraction(p)) == entry.p
+        low, high = map(float, cell.partition(" (")[0].split(" to "))
+        assert high == pytest.approx(entry.lr, rel=0.05)
+        assert math.log10(high / low) == pytest.approx(math.log10(3), abs=0.2)
+        decades = float(cell.partition(" (")[2].removesuffix(" decades)"))
+        assert decades == pytest.approx(math.log10(high / low), abs=0.06)
+    (own,) = exponents.tally([study]).rows[:1]
+    assert own[-1].endswith("(0.0 decades)")
+
+
+def test_how_soon_each_p_is_at_the_target(tmp_path: Path) -> None:
+    """In epochs, and how many runs were; one that is never there says so."""
+
+    def score(config: RunConfig) -> list[float]:
+        late = config.hyper.get("partial") == 0.25 and config.seed in (1, 2)
+        return [3.0, 2.0, valley(config) - 0.8 + late]  # the target is 1
+
+    record(tmp_path, "which-p-zipf", score)
+    table = exponents.soon(exponents.studies(tmp_path))
+    (row,) = table.rows
+    assert row[:2] == ("rare classes, softmax regression", "PartialAdam")
+    assert row[2:] == ("3.0", "3.0", "3.0", "3.0 (8 of 10)", "3.0", "3.0")
+    assert table.note.endswith("Targets: rare classes, softmax regression: 1.")
 
 
 def test_several_versions_of_the_code_are_named(tmp_path: Path) -> None:
@@ -125,7 +162,8 @@ def test_a_diverged_run_is_shown(tmp_path: Path) -> None:
     found = exponents.studies(tmp_path)
     (row,) = exponents.by_exponent(found).rows
     assert row[-1].endswith("(1 of 10 diverged)")
-    assert exponents.budgets(found).rows[0][6] == "1"
+    budgets = exponents.budgets(found)
+    assert budgets.rows[0][budgets.header.index("diverged")] == "1"
 
 
 def test_how_the_learning_rate_moves(recorded: list[exponents.Study]) -> None:
@@ -146,7 +184,16 @@ def test_a_best_rate_at_the_end_is_flagged(tmp_path: Path) -> None:
     (row,) = exponents.rates(found).rows
     assert all("!" in cell for cell in row[2:-1])
     assert row[-1] == "–"
-    assert exponents.budgets(found).rows[0][7] == "11"
+    budgets = exponents.budgets(found)
+    assert budgets.rows[0][budgets.header.index("at the edge")] == "11"
+
+
+def test_budgets_say_how_wide_the_search_was(recorded: list[exponents.Study]) -> None:
+    """In decades from the smallest to the largest rate, those of the entry with the fewest and with the most."""
+    budgets = exponents.budgets(recorded)
+    for row, decades in zip(budgets.rows, (1.5, 2.5), strict=True):
+        for end in row[budgets.header.index("decades tried")].split("–"):
+            assert float(end) == pytest.approx(decades, abs=0.25)
 
 
 def test_baselines_stand_beside_the_best(recorded: list[exponents.Study]) -> None:

@@ -110,3 +110,24 @@ def test_batch_norm_is_asked_twice(study: exponents.Study) -> None:
         assert [told.word for told in answers[claim, "running"]] == ["not confirmed"]
         assert [told.word for told in answers[claim, "recalibrated"]] == ["confirmed"]
     assert len(answers) == len(claims.CLAIMS) + len(EARLY)
+
+
+def test_a_tally_counts_the_workloads(study: exponents.Study, tmp_path: Path) -> None:
+    """Each once for every claim, by what the table of claims says there."""
+    record(tmp_path, "which-p-zipf", lambda config: [papers(config), opposite(config)])
+    table = claims.tally([study, study, *exponents.studies(tmp_path)])
+    assert table.header == ("claim", "confirmed", "undecided", "not confirmed")
+    for claim, *counts in table.rows:
+        assert counts == (["1", "0", "2"] if claim in EARLY else ["2", "0", "1"])
+    assert [row[0] for row in table.rows] == [*claims.CLAIMS]
+    assert "of 3 workloads" in table.note
+
+
+def test_a_tally_counts_batch_norm_once(study: exponents.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is confirmed by one kind of statistics alone is not confirmed."""
+    sides = claims.Sides(study)
+    config = dataclasses.replace(sides.padam.arm.config, recalibrate=20)
+    sides.padam = dataclasses.replace(sides.padam, arm=dataclasses.replace(sides.padam.arm, config=config))
+    monkeypatch.setattr(claims, "Sides", lambda _: sides)
+    for claim, *counts in claims.tally([study]).rows:
+        assert counts == (["0", "0", "1"] if claim in EARLY else ["1", "0", "0"])

@@ -1,6 +1,6 @@
 """The paper's claims, each asked of every workload on record."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.report.display import cells
@@ -116,6 +116,20 @@ def table(found: Sequence[Study]) -> Documented:
     return Documented(header, [row for some in rows.values() for row in some], note)
 
 
+def tally(found: Sequence[Study]) -> Documented:
+    """On how many workloads each claim is what, as the table of claims has it."""
+    asked = [answers(Sides(study)) for study in found if not study.question]
+    rows = []
+    for claim in CLAIMS if asked else ():
+        words = [_against(one for (name, _), some in of.items() if name == claim for one in some).word for of in asked]
+        rows.append((claim, *(str(words.count(word)) for word in reversed(ORDER))))
+    note = (
+        f"On how many of {len(asked)} workloads each is what, by the table below. Where batch norm is asked twice, the "
+        "one that speaks more against the claim counts."
+    )
+    return Documented(("claim", *reversed(ORDER)), rows, note)
+
+
 def answers(sides: Sides) -> dict[tuple[str, str], list[Told]]:
     """What is said of the pairs of each claim, by claim and statistics of batch norm."""
     asked = [(claim, pair) for claim, pairs in CLAIMS.items() for pair in pairs(sides)]
@@ -137,9 +151,14 @@ def judged(pairs: Sequence[Pair]) -> list[Told]:
 
 
 def _row(some: Sequence[Told]) -> tuple[str, ...]:
-    pair, _, word = min(some, key=lambda one: (ORDER.index(one.word), one.lead))
+    pair, _, word = _against(some)
     first, second, difference = pair.shown()
     named = f"{pair.first.arm.title}: {first}", f"{pair.second.arm.title}: {second}"
     epochs = pair.first.arm.config.epochs
     when = f"{pair.epoch if pair.epoch > 0 else epochs} of {epochs}{', recalibrated' * (pair.statistics != 'running')}"
     return when, *named, difference, word
+
+
+def _against(some: Iterable[Told]) -> Told:
+    """What speaks most against the claim."""
+    return min(some, key=lambda one: (ORDER.index(one.word), one.lead))

@@ -185,18 +185,25 @@ def tally(found: Sequence[Study]) -> Documented:
     """On how many workloads each p is what, as the table of scores has it."""
     asked = curves(one for one in found if not one.question)
     counts: Counter[tuple[float, str]] = Counter()
+    best: dict[float, list[float]] = {}
     for curve in asked:
         base = curve.base
         words = curve.words(base)
         for entry in curve.entries:
             word = "chosen" if entry is base else _TOLD.get(words[entry.series.arm.label], "undecided")
             counts[entry.p, word] += 1
-    rows = [(str(p), *(str(counts[float(p), word]) for word in _TALLIED)) for p in _SHARES if asked]
+            best.setdefault(entry.p, []).append(entry.lr)
+    rows = [
+        (str(p), *(str(counts[float(p), word]) for word in _TALLIED), _between(best[float(p)]))
+        for p in _SHARES
+        if asked
+    ]
     note = (
         f"On how many of {len(asked)} workloads this p of PartialAdam is the one that was best on the held-out part, "
-        "and on how many the table below tells it from that one, as better or worse."
+        "and on how many the table below tells it from that one, as better or worse. Last the smallest and the largest "
+        "of its best learning rates on them."
     )
-    return Documented(("p", *_TALLIED), rows, note)
+    return Documented(("p", *_TALLIED, "best learning rates"), rows, note)
 
 
 def rates(found: Sequence[Study]) -> Documented:
@@ -221,6 +228,16 @@ def rates(found: Sequence[Study]) -> Documented:
         "decades; without those at an end."
     )
     return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES), "slope"), rows, note)
+
+
+def soon(found: Sequence[Study]) -> Documented:
+    """How many epochs it takes to the target at each p."""
+    rows = []
+    for curve in curves(found):
+        marked = {entry.p: _to_target(curve, entry) for entry in curve.entries}
+        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES)))
+    note = "Mean over the runs that reach the target. Each p at the learning rate that was best for it at the end."
+    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES)), rows, note + _targets(found, ""))
 
 
 def beside(found: Sequence[Study]) -> Documented:
@@ -268,6 +285,7 @@ def budgets(found: Sequence[Study]) -> Documented:
                 f"`{study.name}`",
                 str(len(some)),
                 cells.span(len(entry.line.profile.lrs) for entry in some).text,
+                _span(math.log10(entry.line.profile.lrs[-1] / entry.line.profile.lrs[0]) for entry in some),
                 cells.span(len(one.runs) for one in report.trials).text,
                 cells.span(len(one.runs) for one in report.series).text,
                 f"{sum(len(one.runs) for one in made):,}",
@@ -279,9 +297,13 @@ def budgets(found: Sequence[Study]) -> Documented:
                 facts["torch"],
             )
         )
-    spent = ("study", "entries", "settings each", "seeds of a setting", "final seeds", "runs", "diverged")
+    spent = ("study", "entries", "settings each", "decades tried", "seeds each", "final seeds", "runs", "diverged")
     header = (*spent, "at the edge", "CPU minutes", "commit", "sources", "torch")
-    return Documented(header, rows, "At the edge: entries whose best learning rate is the smallest or largest tried.")
+    note = (
+        "Decades tried: from the smallest to the largest learning rate of an entry. At the edge: entries whose best "
+        "rate is one of those two."
+    )
+    return Documented(header, rows, note)
 
 
 _AGAINST = ("workload", "optimizer", "lr", "score", "difference", "verdict", "to the target, epochs")
@@ -305,7 +327,23 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
 
 def _rate(entry: Entry) -> str:
     """The chosen learning rate in two digits, set off where it is at an end."""
-    return f"{float(f'{entry.lr:.2g}'):g}{'!' * entry.edge}"
+    return f"{_short(entry.lr)}{'!' * entry.edge}"
+
+
+def _short(lr: float) -> str:
+    return f"{float(f'{lr:.2g}'):g}"
+
+
+def _between(lrs: Sequence[float]) -> str:
+    """The least and the greatest learning rate, and the decades between."""
+    low, high = min(lrs), max(lrs)
+    return f"{_short(low)} to {_short(high)} ({math.log10(high / low):.1f} decades)"
+
+
+def _span(values: Iterable[float]) -> str:
+    """The least and the greatest, or the one that all are, to one decimal."""
+    some = sorted(values)
+    return "–".join(dict.fromkeys(f"{value:.1f}" for value in (some[0], some[-1])))
 
 
 def _to_target(choice: Choice, entry: Entry) -> str:

@@ -14,9 +14,11 @@ def tables(root: Path = exponents.RECORDS) -> dict[str, Documented]:
         "exponent-tally": exponents.tally(found),
         "exponents": exponents.by_exponent(found),
         "exponent-rates": exponents.rates(found),
+        "exponent-targets": exponents.soon(found),
         "exponent-baselines": exponents.beside(found),
         "exponent-direction": exponents.among(found, "direction"),
         "exponent-bias": exponents.among(found, "bias", of_one_p=True),
+        "claim-tally": claims.tally(found),
         "claims": claims.table(found),
         "exponent-budgets": exponents.budgets(found),
     }
