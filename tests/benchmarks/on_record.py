@@ -1,9 +1,14 @@
 """Studies `which-p-…` on record whose scores are a formula."""
 
+import contextlib
+import dataclasses
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import pytest
 
 from benchmarks import studies
 from benchmarks.base.config import RunConfig
@@ -11,8 +16,10 @@ from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store
 from benchmarks.report.evidence import archive, exponents
 from benchmarks.report.results import collect
+from benchmarks.studies.study import Study
 
 SLOPE, START, BEST = -5.5, 2.0, 0.375
+TRIALS, SEEDS = 12, 3
 Score = Callable[[RunConfig], float | Sequence[float]]
 
 
@@ -30,7 +37,7 @@ def record(root: Path, name: str, score: Score, seeds: int | None = None) -> Non
     A score is the loss after the only epoch, or those after every epoch.
     """
     workload = name.removeprefix(exponents.PREFIX).partition("-")[0]
-    study, store = studies.load(name), Store(root / workload)
+    study, store = load(name), Store(root / workload)
     store.prepare()
     here = {"sources": "abc", "torch": "2", "device": "cpu", "commit": "c0ffee"}
     for run in study.runs():
@@ -38,6 +45,28 @@ def record(root: Path, name: str, score: Score, seeds: int | None = None) -> Non
     for run in collect(study, store).study.runs(range(seeds) if seeds else None):
         store.write(run.config, "data", here, epochs(score(run.config)))
     archive.pack(store, root / f"{workload}{archive.SUFFIX}")
+
+
+def load(name: str) -> Study:
+    """A study with the first few trials of every entry, so that the tests take no longer where the search is finer."""
+    study = studies.load(name)
+    assert study.tuning is not None
+    seen: Counter[str] = Counter()
+    arms = []
+    for arm in study.arms:
+        seen[arm.group] += 1
+        if seen[arm.group] <= TRIALS:
+            arms.append(arm)
+    tuning = dataclasses.replace(study.tuning, trials=TRIALS, seeds=SEEDS)
+    return dataclasses.replace(study, arms=tuple(arms), tuning=tuning)
+
+
+@contextlib.contextmanager
+def few_trials() -> Iterator[None]:
+    """What is read from the records are such studies as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exponents, "load", load)
+        yield
 
 
 def epochs(losses: float | Sequence[float]) -> list[Epoch]:

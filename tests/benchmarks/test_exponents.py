@@ -4,17 +4,24 @@ import dataclasses
 import importlib
 import math
 import random
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from on_record import BEST, SLOPE, START, epoch, record, valley
+from on_record import BEST, SLOPE, START, epoch, few_trials, load, record, valley
 
-from benchmarks import studies
 from benchmarks.base.config import RunConfig
 from benchmarks.base.store import Store
 from benchmarks.report.evidence import archive, exponents, which_p
 from benchmarks.report.inference.statistics import summarize
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    """No more trials than the tests need."""
+    with few_trials():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +134,7 @@ def test_several_versions_of_the_code_are_named(tmp_path: Path) -> None:
     """Below every table, with what differs."""
     record(tmp_path, "which-p-zipf", valley)
     assert not any("differ" in table.note for table in which_p.tables(tmp_path).values())
-    store, study = Store(tmp_path / "zipf"), studies.load("which-p-zipf")
+    store, study = Store(tmp_path / "zipf"), load("which-p-zipf")
     run = study.runs()[0]
     for path in store.finished()[run.config.identity("data")]:
         path.unlink()
