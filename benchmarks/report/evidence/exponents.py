@@ -31,6 +31,7 @@ OPEN = "°"  # beside what is not told from the chosen one
 _TALLIED = ("chosen", "better", "undecided", "worse")
 _TOLD = {"better": "better", "worse": "worse", "diverged": "worse"}  # any other verdict: undecided
 _SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
+_OVER_P = ("workload", "optimizer", *(f"p = {p}" for p in _SHARES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,13 +173,13 @@ def by_exponent(found: Sequence[Study]) -> Documented:
     for curve in curves(found):
         words = curve.words(curve.base)
         marked = {entry.p: _score(entry, words, curve.base) for entry in curve.entries}
-        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES)))
+        rows.append(_over_p(curve, marked))
     note = (
         "Mean after the last epoch over the seeds, with its 95 % interval, each p at the learning rate that was best "
         "for it on the held-out tenth of the training set. Bold: the p that was best there, by which the others are "
         f"judged, with Holm's correction over a row. {OPEN}: not told from it. ↑: better than it."
     )
-    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES)), rows, note)
+    return Documented(_OVER_P, rows, note)
 
 
 def tally(found: Sequence[Study]) -> Documented:
@@ -219,7 +220,7 @@ def rates(found: Sequence[Study]) -> Documented:
             for entry, (width, more) in zip(curve.entries, widths, strict=True)
         }
         cell = f"{cells.decimal(per_unit, 1)} ± {off:.2f}" if math.isfinite(per_unit) else cells.DASH
-        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES), cell))
+        rows.append((*_over_p(curve, marked), cell))
     note = (
         "The learning rate that was best on the held-out part, and in brackets the decades around it within which the "
         "score stays within one standard deviation of the seeds, or within 5 % where a setting was tried with one "
@@ -227,7 +228,7 @@ def rates(found: Sequence[Study]) -> Documented:
         "the best learning rate per unit of p by least squares, ± the largest distance of a point from the line, in "
         "decades; without those at an end."
     )
-    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES), "slope"), rows, note)
+    return Documented((*_OVER_P, "slope"), rows, note)
 
 
 def soon(found: Sequence[Study]) -> Documented:
@@ -235,9 +236,14 @@ def soon(found: Sequence[Study]) -> Documented:
     rows = []
     for curve in curves(found):
         marked = {entry.p: _to_target(curve, entry) for entry in curve.entries}
-        rows.append((curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES)))
+        rows.append(_over_p(curve, marked))
     note = "Mean over the runs that reach the target. Each p at the learning rate that was best for it at the end."
-    return Documented(("workload", "optimizer", *(f"p = {p}" for p in _SHARES)), rows, note + _targets(found, ""))
+    return Documented(_OVER_P, rows, note + _targets(found, ""))
+
+
+def _over_p(curve: Choice, marked: Mapping[float, str]) -> tuple[str, ...]:
+    """A row of `_OVER_P`."""
+    return (curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES))
 
 
 def beside(found: Sequence[Study]) -> Documented:
