@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks.report.evidence.exponents import Choice, Entry, Study
 
@@ -43,8 +44,8 @@ def by_estimator(curves: Sequence[Choice]) -> Figure:
         rate.plot(p, [entry.lr for entry in curve.entries], color=tint, marker="o", markersize=4, label=curve.name)
     for (score, rate), workload in zip(panels.T, workloads, strict=True):
         _name(score, next(curve for curve in curves if curve.study.workload == workload).study)
-        _log_where_wide(score)
-        _log_where_wide(rate)
+        log_where_wide(score)
+        log_where_wide(rate)
         rate.set_ylabel("best learning rate")
         rate.set_xlabel("p")
         rate.set_xticks([*TICKS], [*TICKS.values()])
@@ -67,7 +68,7 @@ def headline(found: Sequence[Study]) -> Figure:
         places = {place: name for name, place in BASELINES.values()}
         _bars(panel, [*places], [others[optimizer] for optimizer in BASELINES], color="C7", linestyle="none")
         _name(panel, study, fontsize=9.5)
-        _log_where_wide(panel)
+        log_where_wide(panel)
         panel.set_xticks([*TICKS, *places], [*TICKS.values(), *places.values()])
         for label in panel.get_xticklabels()[len(TICKS) :]:
             label.set_rotation(90)
@@ -107,10 +108,11 @@ def _name(axis: Axes, study: Study, **style: Any) -> None:
     axis.set_ylabel(metric.title.replace("test accuracy", "test error"))
 
 
-def _log_where_wide(axis: Axes) -> None:
-    """A logarithmic scale where the largest value is more than five times the smallest."""
+def log_where_wide(axis: Axes) -> None:
+    """A logarithmic scale where the largest value is more than five times the smallest, with two labels at least."""
     low, high = axis.dataLim.intervaly
     if high > 5 * low:
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")

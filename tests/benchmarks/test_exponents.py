@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from on_record import BEST, SLOPE, START, epoch, few_trials, load, record, valley
 
 from benchmarks.base.config import RunConfig
@@ -259,3 +260,16 @@ def test_each_workload_has_a_panel(recorded: list[exponents.Study], monkeypatch:
     rates = [panel for panel in panels if panel.get_ylabel() == "best learning rate"]
     assert [list(panel.lines[0].get_ydata()) for panel in rates] == [[entry.lr for entry in ours]] * 5
     assert len(panels) == 10
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1.5), (0.7, 4), (4, 30), (0.002, 0.012), (3, 151), (1e-5, 2)])
+def test_each_scale_can_be_read(low: float, high: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two numbers at least stand beside it; the decades of a logarithmic one may leave a single power of ten."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
+    figures = importlib.import_module("exponent_figures")
+    axis = Figure().subplots()
+    axis.plot([low, high])
+    figures.log_where_wide(axis)
+    assert axis.get_yscale() == ("log" if high > 5 * low else "linear")
+    least, most = axis.get_ylim()
+    assert sum(least <= tick <= most for tick in axis.get_yticks()) >= 2
