@@ -27,6 +27,7 @@ from benchmarks.workloads.metrics import Metric
 
 RECORDS = Path(__file__).parents[2] / "results" / "cpu"
 PREFIX = "which-p-"
+CURVES = ("", "estimators", "matrices")  # the questions of which each estimator has an entry for every p
 OPEN = "°"  # beside what is not told from the chosen one
 _TALLIED = ("chosen", "better", "undecided", "worse")
 _TOLD = {"better": "better", "worse": "worse", "diverged": "worse"}  # any other verdict: undecided
@@ -89,7 +90,7 @@ class Study:
     Args:
         name: as `run` takes it.
         workload: what it trains, in words.
-        question: what it asks besides: "" for p itself, else "estimators", "direction" or "bias".
+        question: what it asks besides: "" for p itself, else "estimators", "matrices", "direction" or "bias".
         report: its results.
     """
 
@@ -157,7 +158,7 @@ def curves(found: Iterable[Study]) -> list[Choice]:
     """Every estimator on every workload, over p."""
     made: list[Choice] = []
     for study in found:
-        if study.question not in ("", "estimators"):
+        if study.question not in CURVES:
             continue
         by_optimizer: dict[str, list[Entry]] = {}
         for entry in study.entries:
