@@ -47,7 +47,8 @@ def _merit(arm: Arm, results: Sequence[Result | None]) -> float | None:
     for result in results:
         if result is None:
             return None
-        total += metrics.score(result.epochs[-1], arm.config.workload) if not result.diverged else math.nan
+        last, workload = result.epochs[-1], arm.config.workload
+        total += metrics.score(last, workload) if not result.diverged and metrics.judged(last, workload) else math.nan
     mean = total / len(results)
     if math.isnan(mean):
         return -math.inf

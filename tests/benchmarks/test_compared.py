@@ -1,5 +1,6 @@
 """Budgets, expected bests, sensitivities, profiles and the win matrix: against closed forms and by hand."""
 
+import dataclasses
 import itertools
 import math
 
@@ -11,6 +12,8 @@ from reports import arm, report, series
 
 from benchmarks.report.groups import groups
 from benchmarks.report.sections import budgets, compared, expected, profiles, sensitivity, tables
+from benchmarks.studies import tuning
+from benchmarks.studies.study import Study, Tuning
 from benchmarks.workloads import metrics
 
 numbers = st.floats(-100, 100)
@@ -182,6 +185,18 @@ def test_a_best_rate_at_the_end_does_not_count_for_the_slope():
     assert "0.25: 0.0001 (at the end)" in moves.rows[0].cells[1].text
     _, moves = sensitivity.tables(report(trials=trials[0.125] + trials[0.25]))
     assert [cell.text for cell in moves.rows[0].cells[2:]] == ["not measured", "1"]
+
+
+def test_of_equal_rates_the_first_tried_is_the_best():
+    """It is the one that a tuned study trains again, so that what is said of the best rate is said of that."""
+    trials = [trial(lr, score) for lr, score in ((0.4, 90.0), (0.1, 90.0), (0.2, 10.0), (0.8, 20.0))]
+    (line,) = sensitivity.lines(report(trials=trials), "digits-mlp")
+    assert line.profile.lrs[line.profile.best] == line.best.arm.config.hyper["lr"] == 0.4
+    assert not line.profile.at_edge
+    results = {f"{one.arm.label}/seed{seed}": run for one in trials for seed, run in one.runs.items()}
+    arms = tuple(dataclasses.replace(one.arm, refit=one.arm.config) for one in trials)
+    study, _ = tuning.select(Study("study", "Study", "", arms, (0,), tuning=Tuning(trials=4)), results)
+    assert [arm.config.hyper["lr"] for arm in study.arms] == [0.4]
 
 
 def test_what_was_not_tried_is_not_measured():

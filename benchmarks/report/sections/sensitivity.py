@@ -28,15 +28,12 @@ class Profile:
     Args:
         lrs: the learning rates, ascending.
         scores: the score at each, greater being better; NaN where it diverged.
+        best: the index of the best learning rate, of equally good ones that which was tried first.
     """
 
     lrs: Sequence[float]
     scores: Sequence[float]
-
-    @property
-    def best(self) -> int:
-        """The index of the best learning rate."""
-        return int(np.nanargmax(self.scores))
+    best: int
 
     @property
     def at_edge(self) -> bool:
@@ -111,8 +108,9 @@ def lines(report: Report, subject: str) -> list[Line]:
                 continue
             if not _full(by_lr):
                 tops = unimodal(tops)
-            profile = Profile(list(tops), list(tops.values()))
-            lr, top = profile.lrs[profile.best], profile.scores[profile.best]
+            top = max(value for value in tops.values() if not math.isnan(value))
+            lr = next(lr for lr in by_lr if tops.get(lr) == top)
+            profile = Profile(list(tops), list(tops.values()), [*tops].index(lr))
             best = by_lr[lr][merits[lr].index(top)]
             title = group.title if partial is None else f"{group.title}, p = {cells.short(partial)}"
             found.append(Line(group, best.arm.label, title, partial, profile, best))
