@@ -2,10 +2,8 @@
 
 Run it from the checkout. It writes the sections ``Args`` and ``Raises`` of the members' docstrings, and ``Args`` of
 ``Options``, from the table of hyperparameters, ``docs/reference.md`` from the docstrings, and the tables between marks,
-``<!-- table:NAME -->`` to ``<!-- /table:NAME -->``: ``members`` and ``memory`` from the registry, ``kernel`` from the
-code generator, ``elementwise`` from what stands in for a tensor, ``regret``, ``width``, ``carried`` and ``frameworks``
-from the records beside the pages, and ``quick`` and ``eight-bit`` from the results store at DIR that has the study of
-that name, where it is given.
+``<!-- table:NAME -->`` to ``<!-- /table:NAME -->``: those of ``tables.current``, and ``quick`` and ``eight-bit`` from
+the results store at DIR that has the study of that name, where it is given.
 """
 
 import argparse

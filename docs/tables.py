@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def current() -> dict[str, str]:
-    """The tables that follow from the code alone."""
+    """The tables that follow from the checkout: from the code, and from the records in it."""
     return {
         "members": members(),
         "memory": memory(),

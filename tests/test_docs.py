@@ -167,10 +167,11 @@ def test_the_figure_of_batch_norm_has_the_runs_on_record(generate: Any) -> None:
 
 
 def test_generated_tables_are_up_to_date(generate: Any) -> None:
-    """The tables between marks are those of the code, and each is on some page."""
+    """The tables between marks are those of the code, each is on some page, and no mark is of none or without end."""
     tables = generate.current()
     pages = {relative(page): page.read_text() for page in PAGES}
-    for name in tables:
-        assert any(f"<!-- table:{name} -->" in page for page in pages.values()), f"no page has the table {name}"
+    marked = re.findall(r"<!-- table:(\S+) -->\n.*?<!-- /table:\1 -->", "".join(pages.values()), re.DOTALL)
+    assert {*marked} == {*tables, *generate.DOCUMENTED}
+    assert "".join(pages.values()).count("<!-- table:") == len(marked)
     stale = [page for page, text in pages.items() if generate.filled(text, tables) != text]
     assert stale == [], HINT
