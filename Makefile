@@ -10,9 +10,9 @@ PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 8
 # A processor without AVX512: one variable for torch's own kernels, one for oneDNN's. Other machines know neither.
 AVX2 := $(if $(filter x86_64 amd64,$(shell uname -m)),ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2)
 # These take long, and what they test is not arithmetic.
-ANYWHERE := $(patsubst %,benchmarks/test_%.py,bring_your_own browser claims cli distributed files gpu_script new page \
-  planning provenance ray references report runner schema session store) distributed test_compile.py test_house.py \
-  test_interrupted.py test_walls.py
+ANYWHERE := $(patsubst %,benchmarks/test_%.py,archive bring_your_own browser claims cli distributed exponents files \
+  gpu_script new on_gpu page papers_claims planning provenance ray references report runner schema session store) \
+  distributed test_compile.py test_house.py test_interrupted.py test_walls.py
 
 # The oldest torch, the usual one and the newest, each with another Python.
 VERSIONS := python3.11:2.6.0 python3.12:2.14.1 python3.13:2.15.0

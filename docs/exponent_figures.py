@@ -63,10 +63,9 @@ def headline(found: Sequence[Study]) -> Figure:
     (panels,) = _filled(figure.subplots(rows, columns, squeeze=False).reshape(1, -1), len(found))
     for panel, study in zip(panels, found, strict=True):
         ours = [entry for entry in study.entries if entry.has_exponent]
-        others = {entry.series.arm.config.optimizer: entry for entry in study.entries if not entry.has_exponent}
         _bars(panel, [entry.p for entry in ours], ours, color="C0")
         places = {place: name for name, place in BASELINES.values()}
-        _bars(panel, [*places], [others[optimizer] for optimizer in BASELINES], color="C7", linestyle="none")
+        _bars(panel, [*places], [study.baselines[optimizer] for optimizer in BASELINES], color="C7", linestyle="none")
         _name(panel, study, fontsize=9.5)
         log_where_wide(panel)
         panel.set_xticks([*TICKS, *places], [*TICKS.values(), *places.values()])
@@ -113,6 +112,6 @@ def log_where_wide(axis: Axes) -> None:
     low, high = axis.dataLim.intervaly
     if high > 5 * low:
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.report.evidence import archive, on_gpu
+from benchmarks.report.evidence.claims import READINGS
 from benchmarks.report.results import Report, Series
 from benchmarks.workloads import metrics
 
@@ -23,7 +24,7 @@ def batch_norm(found: Report) -> Figure:
     """The test error over the epochs, by both statistics of batch norm: each run, and the mean."""
     figure = Figure(figsize=(9.2, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for panel, statistics, title in zip(panels, on_gpu.READINGS, TITLES, strict=True):
+    for panel, statistics, title in zip(panels, READINGS, TITLES, strict=True):
         for tint, series in enumerate(found.series):
             curves = np.array([*_errors(series, statistics)])
             epochs = np.arange(1, curves.shape[1] + 1)

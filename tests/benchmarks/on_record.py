@@ -17,6 +17,7 @@ from benchmarks.base.store import Store
 from benchmarks.report.evidence import archive, exponents
 from benchmarks.report.results import collect
 from benchmarks.studies.study import Study
+from benchmarks.workloads import metrics
 
 SLOPE, START, BEST = -5.5, 2.0, 0.375
 TRIALS, SEEDS = 12, 3
@@ -34,16 +35,16 @@ def valley(config: RunConfig) -> float:
 def record(root: Path, name: str, score: Score, seeds: int | None = None) -> None:
     """An archive with runs of a study, trials and the chosen, with these scores, and what it had before.
 
-    A score is the loss after the only epoch, or those after every epoch.
+    A score is the metric after the only epoch, or those after every epoch.
     """
     workload = name.removeprefix(exponents.PREFIX).partition("-")[0]
     study, store = load(name), Store(root / workload)
     store.prepare()
     here = {"sources": "abc", "torch": "2", "device": "cpu", "commit": "c0ffee"}
     for run in study.runs():
-        store.write(run.config, "data", here, epochs(score(run.config)))
+        store.write(run.config, "data", here, epochs(score(run.config), metrics.metric(run.config.workload)))
     for run in collect(study, store).study.runs(range(seeds) if seeds else None):
-        store.write(run.config, "data", here, epochs(score(run.config)))
+        store.write(run.config, "data", here, epochs(score(run.config), metrics.metric(run.config.workload)))
     archive.pack(store, root / f"{workload}{archive.SUFFIX}")
 
 
@@ -69,13 +70,14 @@ def few_trials() -> Iterator[None]:
         yield
 
 
-def epochs(losses: float | Sequence[float]) -> list[Epoch]:
+def epochs(scores: float | Sequence[float], key: str = "loss") -> list[Epoch]:
     """The records of a run."""
-    return [epoch(loss, i + 1) for i, loss in enumerate([losses] if isinstance(losses, float | int) else losses)]
+    each = [scores] if isinstance(scores, float | int) else scores
+    return [epoch(score, i + 1, key) for i, score in enumerate(each)]
 
 
-def epoch(loss: float, number: int = 1) -> Epoch:
-    """One epoch of a run; one without a loss has diverged. With batch norm recalibrated, bad ones are good ones."""
-    lost = math.isnan(loss)
-    test = Evaluation({"loss": None if lost else loss}, recalibrated={"loss": None if lost else 10 - loss})
+def epoch(score: float, number: int = 1, key: str = "loss") -> Epoch:
+    """One epoch of a run; one without a score has diverged. With batch norm recalibrated, bad ones are good ones."""
+    lost = math.isnan(score)
+    test = Evaluation({key: None if lost else score}, recalibrated={key: None if lost else 10 - score})
     return Epoch(epoch=number, step=10 * number, test=test, time=Cost(train_s=60.0), diverged=lost)

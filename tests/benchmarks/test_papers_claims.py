@@ -95,6 +95,11 @@ def test_a_diverged_run_confirms_nothing_for_its_side(study: exponents.Study) ->
     assert word(low, [*high, math.nan]) == "confirmed"
     assert word([*low, math.nan], high) == "undecided"
     assert word(high, [*low, math.nan]) == "undecided"
+    ours, theirs, difference = Pair(having(first, [math.nan]), having(second, [*low, math.nan])).shown()
+    assert ours == "(1 of 1 diverged)"
+    assert theirs.startswith("1.01")
+    assert theirs.endswith("(1 of 5 diverged)")
+    assert difference == "–"
 
 
 def test_the_claims_of_a_workload_are_one_family(study: exponents.Study) -> None:
@@ -104,6 +109,20 @@ def test_the_claims_of_a_workload_are_one_family(study: exponents.Study) -> None
     same = Pair(having(first, [1.0, 1.1, 1.2, 1.3]), having(second, [1.0, 1.1, 1.2, 1.3]))
     assert [one.word for one in claims.judged([pair])] == ["confirmed"]
     assert {one.word for one in claims.judged([pair, *[same] * 9])} == {"undecided"}
+
+
+def test_the_family_is_asked_as_one(study: exponents.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs of all claims go to the judge together."""
+    asked: list[int] = []
+    judged = claims.judged
+
+    def counted(pairs: Sequence[Pair]) -> list[claims.Told]:
+        asked.append(len(pairs))
+        return judged(pairs)
+
+    monkeypatch.setattr(claims, "judged", counted)
+    claims.answers(claims.Sides(study))
+    assert asked == [len(claims.CLAIMS) + 4]  # the best p is one of six
 
 
 def test_batch_norm_is_asked_twice(study: exponents.Study) -> None:

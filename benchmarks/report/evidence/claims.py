@@ -1,18 +1,21 @@
 """The paper's claims, each asked of every workload on record."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.report.display import cells
+from benchmarks.report.evidence import scores
 from benchmarks.report.evidence.documented import Documented
-from benchmarks.report.evidence.exponents import Study, decimals, interval, scored
+from benchmarks.report.evidence.exponents import Study
 from benchmarks.report.inference import family
 from benchmarks.report.results import Series
 from benchmarks.report.sections.verdicts import word_of
 from benchmarks.workloads import metrics
 
 PADAM = 1 / 8
-EARLY = 4  # one in so many epochs, the first ones
+READINGS = ("running", "recalibrated")
+"""The statistics of batch norm that a test can go by."""
+_EARLY = 4  # one in so many epochs, the first ones
 
 
 class Pair(NamedTuple):
@@ -22,13 +25,13 @@ class Pair(NamedTuple):
         first: one of them.
         second: the other.
         epoch: after which they are compared; -1: the last.
-        statistics: of batch norm: "running" or "recalibrated".
+        statistics: of batch norm, one of `READINGS`.
     """
 
     first: Series
     second: Series
     epoch: int = -1
-    statistics: str = "running"
+    statistics: str = READINGS[0]
 
     def scores(self) -> tuple[list[float], list[float]]:
         """Those of the runs that did not diverge."""
@@ -36,39 +39,42 @@ class Pair(NamedTuple):
         return [*first.values()], [*second.values()]
 
     def shown(self) -> tuple[str, str, str]:
-        """The mean of each with its interval, and the difference."""
-        first, second = (scored(one, self.epoch, self.statistics) for one in self[:2])
-        difference = cells.decimal(first.mean - second.mean, max(decimals(first), decimals(second)), "+")
-        return interval(first), interval(second), difference
+        """The mean of each with its interval and what diverged, and the difference."""
+        when = self.epoch, self.statistics
+        first, second = (scores.shown(one, *when) for one in self[:2])
+        return first, second, scores.difference(*(scores.summary(one, *when) for one in self[:2]))
+
+
+def early(epochs: int) -> int:
+    """The last of the epochs that are called early, of so many in all."""
+    return max(1, epochs // _EARLY)
 
 
 class Sides:
-    """The arms of a study of p that the paper speaks of."""
+    """The arms of a study of p that the paper speaks of, in pairs of which it says that the first is better."""
 
     def __init__(self, study: Study) -> None:
         exponents = {entry.p: entry.series for entry in study.entries if entry.has_exponent}
         self.padam = exponents.pop(PADAM)
         self.others = [*exponents.values()]
-        self.baselines = {
-            entry.series.arm.config.optimizer: entry.series for entry in study.entries if not entry.has_exponent
-        }
-        self.early = max(1, self.padam.arm.config.epochs // EARLY)
+        self.baselines = {optimizer: entry.series for optimizer, entry in study.baselines.items()}
 
     def over(self, baseline: str) -> Iterator[Pair]:
-        """It is better than this one at the end."""
+        """Of p = 1/8 and this one, at the end."""
         yield Pair(self.padam, self.baselines[baseline])
 
     def early_over(self, baseline: str) -> Iterator[Pair]:
-        """It is better than this one early."""
-        for statistics in ("running", "recalibrated") if self.padam.arm.config.recalibrate else ("running",):
-            yield Pair(self.padam, self.baselines[baseline], self.early, statistics)
+        """Of p = 1/8 and this one, early, by both statistics of batch norm where both were recorded."""
+        config = self.padam.arm.config
+        for statistics in READINGS if config.recalibrate else READINGS[:1]:
+            yield Pair(self.padam, self.baselines[baseline], early(config.epochs), statistics)
 
     def best(self) -> Iterator[Pair]:
-        """It is better than every other exponent."""
+        """Of p = 1/8 and each other exponent, at the end."""
         return (Pair(self.padam, other) for other in self.others)
 
     def gap(self) -> Iterator[Pair]:
-        """SGD is better than Adam at the end."""
+        """Of SGD and Adam, at the end."""
         yield Pair(self.baselines["sgd"], self.baselines["adam"])
 
 
@@ -81,7 +87,7 @@ CLAIMS: Mapping[str, Callable[[Sides], Iterator[Pair]]] = {
     "p = 1/8 is as fast as Adam early": lambda sides: sides.early_over("adam"),
 }
 WORDS = {"worse": "not confirmed", "better": "confirmed"}  # any other: undecided
-ORDER = ("not confirmed", "undecided", "confirmed")  # of several pairs the first of these holds that is said of one
+ORDER = ("not confirmed", "undecided", "confirmed")  # a claim has the first of these words that one of its pairs has
 
 
 class Told(NamedTuple):
@@ -108,7 +114,7 @@ def table(found: Sequence[Study]) -> Documented:
     note = (
         "Confirmed: the first is better than the second, not confirmed: it is worse; of several seconds the one that "
         'speaks most against the claim is shown. Nothing is confirmed by being undecided, an "as well as" neither. '
-        f"Early is after 1/{EARLY} of the epochs, at least one. Each at the learning rate that was best for it at the "
+        f"Early is after 1/{_EARLY} of the epochs, at least one. Each at the learning rate that was best for it at the "
         "end, on the held-out part. The chance of any wrong verdict on a workload is at most "
         f"{100 * family.ALPHA:g} %."
     )
@@ -121,7 +127,9 @@ def tally(found: Sequence[Study]) -> Documented:
     asked = [answers(Sides(study)) for study in found if not study.question]
     rows = []
     for claim in CLAIMS if asked else ():
-        words = [_against(one for (name, _), some in of.items() if name == claim for one in some).word for of in asked]
+        words = [
+            _weakest(one for (name, _), some in said.items() if name == claim for one in some).word for said in asked
+        ]
         rows.append((claim, *(str(words.count(word)) for word in reversed(ORDER))))
     note = (
         f"On how many of {len(asked)} workloads each is what, by the table below. Where batch norm is asked twice, the "
@@ -151,7 +159,7 @@ def judged(pairs: Sequence[Pair]) -> list[Told]:
 
 
 def _row(some: Sequence[Told]) -> tuple[str, ...]:
-    pair, _, word = _against(some)
+    pair, _, word = _weakest(some)
     first, second, difference = pair.shown()
     named = f"{pair.first.arm.title}: {first}", f"{pair.second.arm.title}: {second}"
     epochs = pair.first.arm.config.epochs
@@ -159,6 +167,6 @@ def _row(some: Sequence[Told]) -> tuple[str, ...]:
     return when, *named, difference, word
 
 
-def _against(some: Iterable[Told]) -> Told:
-    """What speaks most against the claim."""
-    return min(some, key=lambda one: (ORDER.index(one.word), one.lead))
+def _weakest(some: Iterable[Told]) -> Told:
+    """What speaks most against the claim; without a lead nothing speaks."""
+    return min(some, key=lambda one: (ORDER.index(one.word), math.inf if math.isnan(one.lead) else one.lead))

@@ -46,19 +46,18 @@ def quick(report: Report) -> Documented:
 def eight_bit(report: Report) -> Documented:
     """State in 8 bits, and how far from float32 state its results are, in standard errors."""
     rows = []
-    wide: Sequence[Summary] = ()
+    wide = {_of(one): _ends(one) for one in report.series if "state_dtype" not in one.arm.config.hyper}
     for one in report.series:
         config = one.arm.config
         param = torch.zeros(64, 32)
         param.grad = torch.ones_like(param)
         optimizer = optimizers.build(config.optimizer, [param], config.hyper, capturable=False)
         optimizer.step()
-        ends = _ends(one)
-        wide = ends if "state_dtype" not in config.hyper else wide
         cells = []
-        for end, reference, digits in zip(ends, wide, (2, 4), strict=True):
-            error = ((end.sd**2 + reference.sd**2) / end.n) ** 0.5
-            apart = f" ({(end.mean - reference.mean) / error:+.1f})" if end is not reference and error > 0 else ""
+        for end, reference, digits in zip(_ends(one), wide[_of(one)], (2, 4), strict=True):
+            error = (end.sd**2 / end.n + reference.sd**2 / reference.n) ** 0.5
+            narrow = "state_dtype" in config.hyper and error > 0
+            apart = f" ({(end.mean - reference.mean) / error:+.1f})" if narrow else ""
             cells.append(f"{end.mean:.{digits}f} ± {end.sd:.{digits}f}{apart}")
         rows.append((config.workload, one.arm.title, f"{state_bytes(optimizer, param):.3g}", *cells))
     header = (
@@ -82,6 +81,11 @@ def state_bytes(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> float:
     """Bytes of state per element of a parameter, without its counts."""
     kept: int = sum(x.nbytes for x in optimizer.state[param].values() if x.ndim)
     return kept / param.numel()
+
+
+def _of(series: Series) -> tuple[str, str]:
+    """What it trains, and with which optimizer."""
+    return series.arm.config.subject, series.arm.config.optimizer
 
 
 def _ends(series: Series) -> tuple[Summary, Summary]:

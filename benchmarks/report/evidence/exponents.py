@@ -8,15 +8,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from benchmarks.base.store import Store
+from benchmarks.base.store import Store, StoreError
 from benchmarks.report.display import cells
-from benchmarks.report.evidence import archive
+from benchmarks.report.evidence import archive, scores
 from benchmarks.report.evidence.documented import Documented
 from benchmarks.report.groups import metric
-from benchmarks.report.inference.statistics import Summary, summarize
+from benchmarks.report.inference.statistics import Summary
 from benchmarks.report.results import Report, Series, collect_all
 from benchmarks.report.sections.budgets import seconds
 from benchmarks.report.sections.sensitivity import Line, fit, lines, tolerances
@@ -32,6 +33,7 @@ OPEN = "°"  # beside what is not told from the chosen one
 _TALLIED = ("chosen", "better", "undecided", "worse")
 _TOLD = {"better": "better", "worse": "worse", "diverged": "worse"}  # any other verdict: undecided
 _SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
+Key = TypeVar("Key", float, str)
 _OVER_P = ("workload", "optimizer", *(f"p = {p}" for p in _SHARES))
 
 
@@ -80,7 +82,7 @@ class Entry:
     @property
     def final(self) -> Summary:
         """The final scores of the runs that did not diverge."""
-        return scored(self.series)
+        return scores.summary(self.series)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,21 @@ class Study:
     workload: str
     question: str
     report: Report
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its runs are there: before that it says nothing."""
+        return not self.report.missing and not self.report.waiting
+
+    @property
+    def baselines(self) -> Mapping[str, Entry]:
+        """Its entries without an exponent, by optimizer.
+
+        Raises:
+            ValueError: several are of one optimizer.
+        """
+        some = [entry for entry in self.entries if not entry.has_exponent]
+        return _distinct(((entry.series.arm.config.optimizer, entry) for entry in some), self.name)
 
     @functools.cached_property
     def entries(self) -> Sequence[Entry]:
@@ -123,7 +140,10 @@ class Choice:
 
     @property
     def base(self) -> Entry:
-        """The entry that did best on the held-out part: the final runs have had no part in choosing it."""
+        """The entry that did best on the held-out part: the final runs have had no part in choosing it.
+
+        Of equal ones the first, of a curve that with the smallest p.
+        """
         return max(self.entries, key=lambda entry: entry.validation)
 
     def words(self, base: Entry) -> Mapping[str, str]:
@@ -138,24 +158,40 @@ class Choice:
 
 
 def studies(root: Path = RECORDS) -> list[Study]:
-    """The studies that are complete on record, by workload; there is an archive of each workload's runs."""
+    """The studies that are complete on record, by workload."""
+    return [one for one in recorded(root) if one.whole]
+
+
+def recorded(root: Path = RECORDS) -> list[Study]:
+    """The studies on record, by workload, also those that wait for runs; there is an archive of each workload's runs.
+
+    Raises:
+        StoreError: an archive has the runs of no study, or several versions of one run, of which only one can count.
+    """
     found = []
     with tempfile.TemporaryDirectory() as folder:
-        stores = {path.name.removesuffix(archive.SUFFIX): path for path in sorted(root.glob(f"*{archive.SUFFIX}"))}
-        for workload, path in stores.items():
+        for path in sorted(root.glob(f"*{archive.SUFFIX}")):
+            workload = path.name.removesuffix(archive.SUFFIX)
             store = Store(Path(folder, workload))
             archive.unpack(path, store)
+            if several := [identity for identity, files in store.finished().items() if len(files) > 1]:
+                raise StoreError(f"{path} has several versions of a run: {several[0]}")
             start = f"{PREFIX}{workload}"
             mine = [name for name in names() if name == start or name.startswith(f"{start}-")]
+            if not mine:
+                raise StoreError(f"{path} is of no study: none is called {start}")
             for name, report in zip(mine, collect_all(map(load, mine), store), strict=True):
-                if not report.missing and not report.waiting:
-                    question = name.removeprefix(start).removeprefix("-")
-                    found.append(Study(name, report.study.title.partition(": ")[2], question, report))
+                question = name.removeprefix(start).removeprefix("-")
+                found.append(Study(name, report.study.title.partition(": ")[2], question, report))
     return sorted(found, key=lambda study: (study.workload.casefold(), study.name))
 
 
 def curves(found: Iterable[Study]) -> list[Choice]:
-    """Every estimator on every workload, over p."""
+    """Every estimator on every workload, over p.
+
+    Raises:
+        ValueError: an estimator has several entries of one p, or one of a p that the tables do not show.
+    """
     made: list[Choice] = []
     for study in found:
         if study.question not in CURVES:
@@ -164,7 +200,12 @@ def curves(found: Iterable[Study]) -> list[Choice]:
         for entry in study.entries:
             if entry.has_exponent:
                 by_optimizer.setdefault(entry.series.arm.config.optimizer, []).append(entry)
-        made += [Choice(study, REGISTRY[name].title, some) for name, some in by_optimizer.items()]
+        for name, some in by_optimizer.items():
+            if unknown := {*_distinct(((entry.p, entry) for entry in some), study.name)} - {*map(float, _SHARES)}:
+                raise ValueError(
+                    f"{study.name}: no table shows p = {unknown.pop():g}, only {', '.join(map(str, _SHARES))}"
+                )
+            made.append(Choice(study, REGISTRY[name].title, some))
     return made
 
 
@@ -232,14 +273,25 @@ def rates(found: Sequence[Study]) -> Documented:
     return Documented((*_OVER_P, "slope"), rows, note)
 
 
-def soon(found: Sequence[Study]) -> Documented:
+def epochs_to_target(found: Sequence[Study]) -> Documented:
     """How many epochs it takes to the target at each p."""
     rows = []
     for curve in curves(found):
         marked = {entry.p: _to_target(curve, entry) for entry in curve.entries}
         rows.append(_over_p(curve, marked))
     note = "Mean over the runs that reach the target. Each p at the learning rate that was best for it at the end."
-    return Documented(_OVER_P, rows, note + _targets(found, ""))
+    return Documented(_OVER_P, rows, note + _targets(curve.study for curve in curves(found)))
+
+
+def _distinct(pairs: Iterable[tuple[Key, Entry]], study: str) -> Mapping[Key, Entry]:
+    found: dict[Key, Entry] = {}
+    for key, entry in pairs:
+        if key in found:
+            raise ValueError(
+                f"{study} has several entries of {key}: {found[key].series.arm.label} and {entry.series.arm.label}"
+            )
+        found[key] = entry
+    return found
 
 
 def _over_p(curve: Choice, marked: Mapping[float, str]) -> tuple[str, ...]:
@@ -247,7 +299,7 @@ def _over_p(curve: Choice, marked: Mapping[float, str]) -> tuple[str, ...]:
     return (curve.study.workload, curve.name, *(marked.get(float(p), cells.DASH) for p in _SHARES))
 
 
-def beside(found: Sequence[Study]) -> Documented:
+def against_baselines(found: Sequence[Study]) -> Documented:
     """The baselines and the chosen exponent."""
     rows: list[tuple[str, ...]] = []
     for study in found:
@@ -257,7 +309,7 @@ def beside(found: Sequence[Study]) -> Documented:
         choice = Choice(study, "", [base, *(entry for entry in study.entries if not entry.has_exponent)])
         rows += _against(choice, base)
     note = "The baselines against PartialAdam at the p that was best on the held-out part. Equal trials."
-    return Documented(_AGAINST, rows, note + _targets(found, ""))
+    return Documented(_AGAINST, rows, note + _targets(one for one in found if not one.question))
 
 
 def among(found: Sequence[Study], question: str, *, of_one_p: bool = False) -> Documented:
@@ -269,20 +321,20 @@ def among(found: Sequence[Study], question: str, *, of_one_p: bool = False) -> D
                 choice = Choice(study, "", [entry for entry in study.entries if p in (None, entry.p)])
                 rows += _against(choice, choice.base)
     note = f"Against the entry{' of the same p' * of_one_p} that was best on the held-out part of each workload."
-    return Documented(_AGAINST, rows, note + _targets(found, question))
+    return Documented(_AGAINST, rows, note + _targets(one for one in found if one.question == question))
 
 
-def _targets(found: Sequence[Study], question: str) -> str:
-    """What the targets of the studies that ask this are, in words."""
-    said = {one.workload: one.report.study.target for one in found if one.question == question}
+def _targets(found: Iterable[Study]) -> str:
+    """What the targets of studies are, in words."""
+    said = {one.workload: one.report.study.target for one in found}
     named = "; ".join(f"{workload}: {target:g}" for workload, target in said.items() if target is not None)
     return f" Targets: {named}." if named else ""
 
 
 def budgets(found: Sequence[Study]) -> Documented:
-    """What was spent on each study, and by what code."""
+    """What was spent on each whole study, and by what code; the others are named."""
     rows = []
-    for study in found:
+    for study in (one for one in found if one.whole):
         report = study.report
         made = [*report.trials, *report.series]
         some = study.entries
@@ -310,6 +362,8 @@ def budgets(found: Sequence[Study]) -> Documented:
         "Decades tried: from the smallest to the largest learning rate of an entry. At the edge: entries whose best "
         "rate is one of those two."
     )
+    if waiting := [f"`{study.name}`" for study in found if not study.whole]:
+        note += f" Runs are missing of {', '.join(waiting)}, which no table has."
     return Documented(header, rows, note)
 
 
@@ -320,14 +374,12 @@ def _against(choice: Choice, base: Entry) -> list[tuple[str, ...]]:
     words = choice.words(base)
     rows: list[tuple[str, ...]] = []
     for entry in choice.entries:
-        name, score = entry.series.arm.title, (_rate(entry), _interval(entry))
+        name, score = entry.series.arm.title, (_rate(entry), scores.shown(entry.series))
         told = (cells.DASH, "compared with")
         if entry is base:
             name = f"**{name}**"
         else:
-            ahead = entry.final.mean - base.final.mean
-            word = words[entry.series.arm.label]
-            told = (cells.decimal(ahead, decimals(entry.final), "+"), word)
+            told = (scores.difference(entry.final, base.final), words[entry.series.arm.label])
         rows.append((choice.study.workload, name, *score, *told, _to_target(choice, entry)))
     return rows
 
@@ -364,31 +416,8 @@ def _to_target(choice: Choice, entry: Entry) -> str:
 
 
 def _score(entry: Entry, words: Mapping[str, str], base: Entry) -> str:
-    text = _interval(entry)
+    text = scores.shown(entry.series)
     if entry is base:
         return f"**{text}**"
     word = words[entry.series.arm.label]
     return text + {"worse": "", "diverged": "", "better": " ↑", "undecided": f" {OPEN}"}.get(word, f" ({word})")
-
-
-def _interval(entry: Entry) -> str:
-    lost = f"({entry.series.diverged} of {len(entry.series.runs)} diverged)" if entry.series.diverged else ""
-    return " ".join(filter(None, (interval(entry.final), lost)))
-
-
-def scored(series: Series, epoch: int = -1, statistics: str = "running") -> Summary:
-    """The scores after an epoch (-1: the last) of the runs that did not diverge."""
-    return summarize([*series.scores(epoch, statistics).values()], bounds=metric(series.arm.config.subject).bounds)
-
-
-def interval(score: Summary) -> str:
-    """A mean with its interval, where there are such."""
-    digits = decimals(score)
-    ends = "" if math.isnan(score.low) else f" [{score.low:.{digits}f}, {score.high:.{digits}f}]"
-    return "" if math.isnan(score.mean) else f"{score.mean:.{digits}f}{ends}"
-
-
-def decimals(score: Summary) -> int:
-    """As many as show two digits of half the interval."""
-    half = (score.high - score.low) / 2
-    return min(max(1 - math.floor(math.log10(half)), 1), cells.FINEST) if half > 0 else 2

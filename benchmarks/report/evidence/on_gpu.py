@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.base.store import Store
 from benchmarks.report.display import cells
 from benchmarks.report.evidence import archive
-from benchmarks.report.evidence.claims import EARLY, Pair, judged
+from benchmarks.report.evidence.claims import READINGS, Pair, early, judged
 from benchmarks.report.evidence.documented import Documented
 from benchmarks.report.inference import family
 from benchmarks.report.results import Report, Series, collect, mixture
@@ -19,8 +19,6 @@ from benchmarks.studies import load
 from benchmarks.workloads import metrics
 
 RECORDS = Path(__file__).parents[2] / "results" / "gpu"
-EPOCHS = (50 // EARLY, 50)  # after which Padam and SGD are compared
-READINGS = ("running", "recalibrated")  # of batch norm
 
 
 def tables(root: Path = RECORDS) -> dict[str, Documented]:
@@ -96,7 +94,8 @@ def step_times(measured: Mapping[str, Any]) -> Documented:
 def batch_norm(found: Report) -> Documented:
     """Padam and SGD after some epochs, by both statistics of batch norm; all comparisons are one family."""
     padam, sgd = (_of(found, optimizer) for optimizer in ("padam", "sgd"))
-    pairs = [Pair(padam, sgd, epoch, reading) for epoch in EPOCHS for reading in READINGS]
+    epochs = padam.arm.config.epochs
+    pairs = [Pair(padam, sgd, epoch, reading) for epoch in (early(epochs), epochs) for reading in READINGS]
     rows = [(str(told.pair.epoch), told.pair.statistics, *told.pair.shown(), told.word) for told in judged(pairs)]
     note = (
         f"Test accuracy in %, with the 95 % interval of the mean over {len(padam.runs)} seeds; the chance of any wrong "
