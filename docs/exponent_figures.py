@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from benchmarks.report.evidence.exponents import Choice, Entry, Study
+from benchmarks.report.evidence.studied import Choice, Entry, Study
 
 PAGE = Path(__file__).parent / "which-p.md"
 TABLES = ("exponents", "exponent-rates", "exponent-baselines")  # which have what is drawn

@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.report.evidence import exponents, on_gpu
+from benchmarks.report.evidence import on_gpu, studied
 from benchmarks.theory import counterexample, counterexample_report, publish
 from benchmarks.theory.record import load as load_record
 from benchmarks.theory.regret import study, study_report
@@ -54,9 +54,9 @@ def main() -> None:
         save("bias-correction", bias_correction())
         save("metric", metric())
         save("spectrum", spectrum())
-        found = exponents.studies()
+        found = studied.studies()
         source = exponent_figures.source()
-        save("which-p", exponent_figures.by_estimator(exponents.curves(found)), source)
+        save("which-p", exponent_figures.by_estimator(studied.curves(found)), source)
         save("headline", exponent_figures.headline([one for one in found if not one.question]), source)
         trained = on_gpu.report(on_gpu.RECORDS, gpu_figures.STUDY)
         save("batch-norm", gpu_figures.batch_norm(trained), gpu_figures.source())

@@ -14,7 +14,7 @@ from benchmarks import studies
 from benchmarks.base.config import RunConfig
 from benchmarks.base.records import Cost, Epoch, Evaluation
 from benchmarks.base.store import Store
-from benchmarks.report.evidence import archive, exponents
+from benchmarks.report.evidence import archive, studied
 from benchmarks.report.results import collect
 from benchmarks.studies.study import Study
 from benchmarks.workloads import metrics
@@ -37,7 +37,7 @@ def record(root: Path, name: str, score: Score, seeds: int | None = None) -> Non
 
     A score is the metric after the only epoch, or those after every epoch.
     """
-    workload = name.removeprefix(exponents.PREFIX).partition("-")[0]
+    workload = name.removeprefix(studied.PREFIX).partition("-")[0]
     study, store = load(name), Store(root / workload)
     store.prepare()
     here = {"sources": "abc", "torch": "2", "device": "cpu", "commit": "c0ffee"}
@@ -66,7 +66,7 @@ def load(name: str) -> Study:
 def few_trials() -> Iterator[None]:
     """What is read from the records are such studies as well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exponents, "load", load)
+        patch.setattr(studied, "load", load)
         yield
 
 

@@ -15,7 +15,7 @@ from on_record import BEST, SLOPE, START, epoch, few_trials, load, record, valle
 
 from benchmarks.base.config import RunConfig
 from benchmarks.base.store import Store, StoreError
-from benchmarks.report.evidence import archive, exponents, scores, which_p
+from benchmarks.report.evidence import archive, exponents, scores, studied, which_p
 from benchmarks.report.inference.statistics import summarize
 
 
@@ -27,16 +27,16 @@ def few() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[exponents.Study]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[studied.Study]:
     """The studies on rare classes, two of them finished and one begun."""
     root = tmp_path_factory.mktemp("cpu")
     record(root, "which-p-zipf", valley)
     record(root, "which-p-zipf-bias", valley)
     record(root, "which-p-zipf-direction", valley, seeds=2)
-    return exponents.studies(root)
+    return studied.studies(root)
 
 
-def test_only_whole_studies_are_read(recorded: list[exponents.Study]) -> None:
+def test_only_whole_studies_are_read(recorded: list[studied.Study]) -> None:
     """One whose runs are not all there says nothing yet, and one without a folder neither."""
     assert [one.name for one in recorded] == ["which-p-zipf", "which-p-zipf-bias"]
     assert [one.question for one in recorded] == ["", "bias"]
@@ -63,21 +63,21 @@ def test_no_archive_is_passed_over(tmp_path: Path) -> None:
     other = tmp_path / f"zapf{archive.SUFFIX}"
     other.write_bytes(packed.read_bytes())
     with pytest.raises(StoreError, match=r"zapf.* is of no study: none is called which-p-zapf"):
-        exponents.studies(tmp_path)
+        studied.studies(tmp_path)
     other.unlink()
     store, run = Store(tmp_path / "zipf"), load("which-p-zipf").runs()[0]
     store.write(run.config, "data", {"sources": "def", "torch": "2", "device": "cpu"}, [epoch(valley(run.config))])
     archive.pack(store, packed)
     with pytest.raises(StoreError, match=f"several versions of a run: {run.config.identity('data')}"):
-        exponents.studies(tmp_path)
+        studied.studies(tmp_path)
 
 
-def test_no_entry_is_passed_over(recorded: list[exponents.Study]) -> None:
+def test_no_entry_is_passed_over(recorded: list[studied.Study]) -> None:
     """Two of one exponent or of one baseline, or an exponent that no table has, are errors and not overwritten."""
     (study,) = (one for one in recorded if not one.question)
     first, *_, last = study.report.series
 
-    def having(label: str, **hyper: object) -> exponents.Study:
+    def having(label: str, **hyper: object) -> studied.Study:
         like = first if "partial" in hyper else last
         config = dataclasses.replace(like.arm.config, hyper={**like.arm.config.hyper, **hyper})
         arm = dataclasses.replace(like.arm, label=label, config=config)
@@ -85,16 +85,16 @@ def test_no_entry_is_passed_over(recorded: list[exponents.Study]) -> None:
         return dataclasses.replace(study, report=dataclasses.replace(study.report, series=series))
 
     with pytest.raises(ValueError, match=r"several entries of 0\.5: p=1/2 and p=0"):
-        exponents.curves([having("p=0", partial=0.5)])
+        studied.curves([having("p=0", partial=0.5)])
     with pytest.raises(ValueError, match=r"no table shows p = 0.4375, only 0, 1/16"):
-        exponents.curves([having("p=0", partial=0.4375)])
+        studied.curves([having("p=0", partial=0.4375)])
     with pytest.raises(ValueError, match="several entries of muon: muon and muon"):
         _ = having("muon", lr=0.3).baselines
 
 
-def test_the_best_p_is_chosen_without_the_final_runs(recorded: list[exponents.Study]) -> None:
+def test_the_best_p_is_chosen_without_the_final_runs(recorded: list[studied.Study]) -> None:
     """By the held-out part, at its best learning rate; the final runs then judge the others against it."""
-    (curve,) = exponents.curves(recorded)
+    (curve,) = studied.curves(recorded)
     assert (curve.name, curve.base.p) == ("PartialAdam", BEST)
     words = curve.words(curve.base)
     assert set(words.values()) == {"worse"}
@@ -114,17 +114,17 @@ def test_the_final_runs_may_contradict_the_choice(tmp_path: Path) -> None:
         return valley(config) - 0.5 * (judged and config.hyper.get("partial") == 0.25)
 
     record(tmp_path, "which-p-zipf", score)
-    (row,) = exponents.by_exponent(exponents.studies(tmp_path)).rows
+    (row,) = exponents.by_exponent(studied.studies(tmp_path)).rows
     assert row[5].startswith("**1.12")
     assert row[6].endswith(" ↑")
     assert "diverged" in row[2]
-    tally = {p: counts for p, *counts, _ in exponents.tally(exponents.studies(tmp_path)).rows}
+    tally = {p: counts for p, *counts, _ in exponents.tally(studied.studies(tmp_path)).rows}
     assert tally["1/4"] == ["1", "0", "0", "0"]
     assert tally["3/8"] == ["0", "1", "0", "0"]
     assert tally["0"] == ["0", "0", "0", "1"]  # one that diverged is worse
 
 
-def test_an_estimator_is_one_curve_whatever_its_entries_are_called(recorded: list[exponents.Study]) -> None:
+def test_an_estimator_is_one_curve_whatever_its_entries_are_called(recorded: list[studied.Study]) -> None:
     """A title is what a study likes; entries of one optimizer with six titles are six exponents of one curve."""
     study = recorded[0]
     named = [
@@ -132,11 +132,11 @@ def test_an_estimator_is_one_curve_whatever_its_entries_are_called(recorded: lis
         for one in study.report.series
     ]
     renamed = dataclasses.replace(study, report=dataclasses.replace(study.report, series=tuple(named)))
-    (curve,) = exponents.curves([renamed])
+    (curve,) = studied.curves([renamed])
     assert (curve.name, len(curve.entries)) == ("PartialAdam", 6)
 
 
-def test_a_tally_counts_workloads(recorded: list[exponents.Study]) -> None:
+def test_a_tally_counts_workloads(recorded: list[studied.Study]) -> None:
     """Every workload once for each p, by what the table of scores says there, of PartialAdam alone."""
     (study,) = (one for one in recorded if not one.question)
     table = exponents.tally([study, dataclasses.replace(study, workload="another"), *recorded[1:]])
@@ -146,7 +146,7 @@ def test_a_tally_counts_workloads(recorded: list[exponents.Study]) -> None:
     assert "of 2 workloads" in table.note
 
 
-def test_how_far_the_best_rate_moves_between_workloads(recorded: list[exponents.Study], tmp_path: Path) -> None:
+def test_how_far_the_best_rate_moves_between_workloads(recorded: list[studied.Study], tmp_path: Path) -> None:
     """From the smallest to the largest of each p, over the workloads."""
 
     def thrice(config: RunConfig) -> RunConfig:
@@ -154,8 +154,8 @@ def test_how_far_the_best_rate_moves_between_workloads(recorded: list[exponents.
 
     record(tmp_path, "which-p-zipf", lambda config: valley(thrice(config)))
     (study,) = (one for one in recorded if not one.question)
-    table = exponents.tally([study, *exponents.studies(tmp_path)])
-    for (p, *_, cell), entry in zip(table.rows, exponents.curves([study])[0].entries, strict=True):
+    table = exponents.tally([study, *studied.studies(tmp_path)])
+    for (p, *_, cell), entry in zip(table.rows, studied.curves([study])[0].entries, strict=True):
         assert float(Fraction(p)) == entry.p
         low, high = map(float, cell.partition(" (")[0].split(" to "))
         assert high == pytest.approx(entry.lr, rel=0.05)
@@ -174,7 +174,7 @@ def test_how_soon_each_p_is_at_the_target(tmp_path: Path) -> None:
         return [3.0, 2.0, valley(config) - 0.8 + late]  # the target is 1
 
     record(tmp_path, "which-p-zipf", score)
-    table = exponents.epochs_to_target(exponents.studies(tmp_path))
+    table = exponents.epochs_to_target(studied.studies(tmp_path))
     (row,) = table.rows
     assert row[:2] == ("rare classes, softmax regression", "PartialAdam")
     assert row[2:] == ("3.0", "3.0", "3.0", "3.0 (8 of 10)", "3.0", "3.0")
@@ -199,7 +199,7 @@ def test_several_versions_of_the_code_are_named(tmp_path: Path) -> None:
 def test_what_cannot_be_told_apart_is_marked(tmp_path: Path) -> None:
     """Where p makes no difference, no p is said to be worse, whichever was chosen."""
     record(tmp_path, "which-p-zipf", lambda config: 1 + random.Random(repr(config)).gauss(0, 0.1))
-    (row,) = exponents.by_exponent(exponents.studies(tmp_path)).rows
+    (row,) = exponents.by_exponent(studied.studies(tmp_path)).rows
     assert [cell.endswith(exponents.OPEN) or cell.startswith("**") for cell in row[2:]] == [True] * 6
 
 
@@ -227,19 +227,19 @@ def test_a_diverged_run_is_shown(tmp_path: Path) -> None:
         return math.nan if lost else valley(config)
 
     record(tmp_path, "which-p-zipf", score)
-    found = exponents.studies(tmp_path)
+    found = studied.studies(tmp_path)
     (row,) = exponents.by_exponent(found).rows
     assert row[-1].endswith("(1 of 10 diverged)")
     budgets = exponents.budgets(found)
     assert budgets.rows[0][budgets.header.index("diverged")] == "1"
 
 
-def test_how_the_learning_rate_moves(recorded: list[exponents.Study]) -> None:
+def test_how_the_learning_rate_moves(recorded: list[studied.Study]) -> None:
     """The slope is that of the formula, up to the spacing of the rates tried; the width is that of the valley."""
     (row,) = exponents.rates(recorded).rows
     slope = float(row[-1].partition(" ± ")[0].replace("−", "-"))
     assert slope == pytest.approx(SLOPE, abs=0.4)
-    (curve,) = exponents.curves(recorded)
+    (curve,) = studied.curves(recorded)
     assert all(0.05 < float(cell.partition(" (")[2].removesuffix(")")) < 0.4 for cell in row[2:-1])
     for entry in curve.entries:
         assert abs(math.log10(entry.lr) - (START + SLOPE * entry.p)) < 0.15
@@ -250,7 +250,7 @@ def test_how_the_learning_rate_moves(recorded: list[exponents.Study]) -> None:
 def test_a_best_rate_at_the_end_is_flagged(side: int, tmp_path: Path) -> None:
     """What may lie beyond the range is not counted on."""
     record(tmp_path, "which-p-zipf", lambda config: float(config.hyper["lr"] ** side))
-    found = exponents.studies(tmp_path)
+    found = studied.studies(tmp_path)
     (row,) = exponents.rates(found).rows
     assert all("!" in cell for cell in row[2:-1])
     assert row[-1] == "–"
@@ -258,7 +258,7 @@ def test_a_best_rate_at_the_end_is_flagged(side: int, tmp_path: Path) -> None:
     assert budgets.rows[0][budgets.header.index("at the edge")] == "11"
 
 
-def test_budgets_say_how_wide_the_search_was(recorded: list[exponents.Study]) -> None:
+def test_budgets_say_how_wide_the_search_was(recorded: list[studied.Study]) -> None:
     """In decades from the smallest to the largest rate, those of the entry with the fewest and with the most."""
     budgets = exponents.budgets(recorded)
     for row, decades in zip(budgets.rows, (1.5, 2.5), strict=True):
@@ -266,7 +266,7 @@ def test_budgets_say_how_wide_the_search_was(recorded: list[exponents.Study]) ->
             assert float(end) == pytest.approx(decades, abs=0.25)
 
 
-def test_baselines_stand_beside_the_best(recorded: list[exponents.Study]) -> None:
+def test_baselines_stand_beside_the_best(recorded: list[studied.Study]) -> None:
     """Each against the chosen p, with its difference."""
     rows = exponents.against_baselines(recorded).rows
     assert next(row[1] for row in rows) == "**PartialAdam (p = 3/8)**"
@@ -279,19 +279,19 @@ def test_baselines_stand_beside_the_best(recorded: list[exponents.Study]) -> Non
 def test_a_better_baseline_is_called_so(tmp_path: Path) -> None:
     """The exponents are chosen among themselves, also where a baseline is best on the held-out part."""
     record(tmp_path, "which-p-zipf", lambda config: valley(config) / (100 if config.optimizer == "muon" else 1))
-    rows = exponents.against_baselines(exponents.studies(tmp_path)).rows
+    rows = exponents.against_baselines(studied.studies(tmp_path)).rows
     assert next(row[1] for row in rows) == "**PartialAdam (p = 3/8)**"
     assert [row[-2:] for row in rows if "Muon" in row[1]] == [("better", "1.0")]
 
 
-def test_each_table_is_of_one_page(recorded: list[exponents.Study], tmp_path: Path) -> None:
+def test_each_table_is_of_one_page(recorded: list[studied.Study], tmp_path: Path) -> None:
     """All have their names, and are empty, not wrong, where nothing is on record."""
     assert all(not table.rows for table in which_p.tables(tmp_path).values())
     assert {row[0] for row in exponents.budgets(recorded).rows} == {"`which-p-zipf`", "`which-p-zipf-bias`"}
     assert len(exponents.among(recorded, "bias").rows) == 6
 
 
-def test_bias_corrections_are_compared_at_one_p(recorded: list[exponents.Study]) -> None:
+def test_bias_corrections_are_compared_at_one_p(recorded: list[studied.Study]) -> None:
     """Each with the best of its own p; among all of them the p would decide, which is another question."""
     table = exponents.among(recorded, "bias", of_one_p=True)
     assert [row[1].startswith("**") for row in table.rows].count(True) == 2
@@ -302,7 +302,7 @@ def test_bias_corrections_are_compared_at_one_p(recorded: list[exponents.Study])
     assert "Targets" not in exponents.among(recorded, "direction").note
 
 
-def test_each_workload_has_a_panel(recorded: list[exponents.Study], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_workload_has_a_panel(recorded: list[studied.Study], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the figures, in rows of equal length but for the last, with its means and its learning rates."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
     figures = importlib.import_module("exponent_figures")
@@ -318,7 +318,7 @@ def test_each_workload_has_a_panel(recorded: list[exponents.Study], monkeypatch:
         assert panel.lines[0].get_ydata().tolist() == [entry.final.mean for entry in entries]
         assert len(panel.lines[0].get_ydata()) == len(entries) == 6
 
-    panels = figures.by_estimator(exponents.curves(found)).axes
+    panels = figures.by_estimator(studied.curves(found)).axes
     assert [panel.get_title() for panel in panels if panel.get_title()] == [name.capitalize() for name in names]
     rates = [panel for panel in panels if panel.get_ylabel() == "best learning rate"]
     assert [list(panel.lines[0].get_ydata()) for panel in rates] == [[one.lr for one in entries] for entries in ours]
@@ -328,7 +328,7 @@ def test_each_workload_has_a_panel(recorded: list[exponents.Study], monkeypatch:
     assert len(panels) == 10
 
 
-def _scaled(study: exponents.Study, factor: float) -> exponents.Study:
+def _scaled(study: studied.Study, factor: float) -> studied.Study:
     """A study with its final losses and its chosen learning rates times that."""
     made = []
     for one in study.report.series:
@@ -351,7 +351,7 @@ def test_of_an_accuracy_more_is_better(tmp_path: Path, monkeypatch: pytest.Monke
         return 90 - 40 * abs(config.hyper.get("partial", 0.0) - BEST) + random.Random(repr(config)).gauss(0, 0.2)
 
     record(tmp_path, "which-p-digits", score)
-    (study,) = exponents.studies(tmp_path)
+    (study,) = studied.studies(tmp_path)
     (row,) = exponents.by_exponent([study]).rows
     means = [float(cell.removeprefix("**").partition(" ")[0]) for cell in row[2:]]
     assert means == pytest.approx([75, 77.5, 80, 85, 90, 85], abs=0.3)

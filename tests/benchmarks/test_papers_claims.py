@@ -10,9 +10,9 @@ import pytest
 from on_record import epochs, few_trials, record
 
 from benchmarks.base.config import RunConfig
-from benchmarks.report.evidence import claims, exponents
+from benchmarks.report.evidence import claims, studied
 from benchmarks.report.evidence.claims import Pair
-from benchmarks.report.evidence.exponents import Entry
+from benchmarks.report.evidence.studied import Entry
 from benchmarks.report.results import Series
 
 LOSSES = {"sgd": 1.2, "adam": 1.4, "adamw": 1.3, "amsgrad": 1.4, "muon": 1.4}
@@ -39,15 +39,15 @@ def few() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> exponents.Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> studied.Study:
     """Runs that end as the paper says, after an early epoch of which the opposite is true."""
     root = tmp_path_factory.mktemp("cpu")
     record(root, "which-p-zipf", lambda config: [opposite(config), papers(config)])
-    (one,) = exponents.studies(root)
+    (one,) = studied.studies(root)
     return one
 
 
-def said(study: exponents.Study) -> dict[str, tuple[str, ...]]:
+def said(study: studied.Study) -> dict[str, tuple[str, ...]]:
     """The row of each claim, without its name and the workload's."""
     return {row[0]: tuple(row[2:]) for row in claims.table([study]).rows}
 
@@ -59,7 +59,7 @@ def having(entry: Entry, losses: Sequence[float]) -> Series:
     return dataclasses.replace(entry.series, runs=runs)
 
 
-def test_the_papers_results_confirm_it(study: exponents.Study) -> None:
+def test_the_papers_results_confirm_it(study: studied.Study) -> None:
     """Every claim about the end, from the scores there; those about the beginning are refuted by the scores there."""
     rows = said(study)
     for claim in claims.CLAIMS:
@@ -76,13 +76,13 @@ def test_the_papers_results_confirm_it(study: exponents.Study) -> None:
 def test_the_opposite_does_not(tmp_path: Path) -> None:
     """Nor does one better exponent of five leave p = 1/8 the best; it is the one that is shown."""
     record(tmp_path, "which-p-zipf", lambda config: [papers(config), opposite(config)])
-    rows = said(*exponents.studies(tmp_path))
+    rows = said(*studied.studies(tmp_path))
     assert {claim for claim, row in rows.items() if row[-1] == "confirmed"} == EARLY
     assert {row[-1] for claim, row in rows.items() if claim not in EARLY} == {"not confirmed"}
     assert rows["p = 1/8 is the best p"][2].startswith("PartialAdam (p = 3/8)")
 
 
-def test_a_diverged_run_confirms_nothing_for_its_side(study: exponents.Study) -> None:
+def test_a_diverged_run_confirms_nothing_for_its_side(study: studied.Study) -> None:
     """Of the side that is ahead it leaves the claim open, of the other one it changes nothing."""
     first, *_, second = study.entries
     low, high = [1.0, 1.01, 1.02, 1.01], [2.0, 2.01, 2.02, 2.01]
@@ -102,7 +102,7 @@ def test_a_diverged_run_confirms_nothing_for_its_side(study: exponents.Study) ->
     assert difference == "–"
 
 
-def test_the_claims_of_a_workload_are_one_family(study: exponents.Study) -> None:
+def test_the_claims_of_a_workload_are_one_family(study: studied.Study) -> None:
     """A difference that is told alone is not among ten; no difference is told neither way."""
     first, *_, second = study.entries
     pair = Pair(having(first, [1.0, 1.1, 1.2, 1.3]), having(second, [1.3, 1.4, 1.5, 1.6]))
@@ -111,7 +111,7 @@ def test_the_claims_of_a_workload_are_one_family(study: exponents.Study) -> None
     assert {one.word for one in claims.judged([pair, *[same] * 9])} == {"undecided"}
 
 
-def test_the_family_is_asked_as_one(study: exponents.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_family_is_asked_as_one(study: studied.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """All pairs of all claims go to the judge together."""
     asked: list[int] = []
     judged = claims.judged
@@ -125,7 +125,7 @@ def test_the_family_is_asked_as_one(study: exponents.Study, monkeypatch: pytest.
     assert asked == [len(claims.CLAIMS) + 4]  # the best p is one of six
 
 
-def test_batch_norm_is_asked_twice(study: exponents.Study) -> None:
+def test_batch_norm_is_asked_twice(study: studied.Study) -> None:
     """Early, by the running statistics and by recalibrated ones, each by its own scores, where the runs have them."""
     sides = claims.Sides(study)
     assert {statistics for _, statistics in claims.answers(sides)} == {"running"}
@@ -138,10 +138,10 @@ def test_batch_norm_is_asked_twice(study: exponents.Study) -> None:
     assert len(answers) == len(claims.CLAIMS) + len(EARLY)
 
 
-def test_a_tally_counts_the_workloads(study: exponents.Study, tmp_path: Path) -> None:
+def test_a_tally_counts_the_workloads(study: studied.Study, tmp_path: Path) -> None:
     """Each once for every claim, by what the table of claims says there."""
     record(tmp_path, "which-p-zipf", lambda config: [papers(config), opposite(config)])
-    table = claims.tally([study, study, *exponents.studies(tmp_path)])
+    table = claims.tally([study, study, *studied.studies(tmp_path)])
     assert table.header == ("claim", "confirmed", "undecided", "not confirmed")
     for claim, *counts in table.rows:
         assert counts == (["1", "0", "2"] if claim in EARLY else ["2", "0", "1"])
@@ -149,7 +149,7 @@ def test_a_tally_counts_the_workloads(study: exponents.Study, tmp_path: Path) ->
     assert "of 3 workloads" in table.note
 
 
-def test_a_tally_counts_batch_norm_once(study: exponents.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tally_counts_batch_norm_once(study: studied.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is confirmed by one kind of statistics alone is not confirmed."""
     sides = claims.Sides(study)
     config = dataclasses.replace(sides.padam.arm.config, recalibrate=20)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.report.evidence import scores
 from benchmarks.report.evidence.documented import Documented
-from benchmarks.report.evidence.exponents import Study
+from benchmarks.report.evidence.studied import Study
 from benchmarks.report.inference import family
 from benchmarks.report.results import Series
 from benchmarks.report.sections.verdicts import word_of

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from benchmarks.report.evidence import claims, exponents
+from benchmarks.report.evidence import claims, exponents, studied
 from benchmarks.report.evidence.documented import Documented
 from benchmarks.report.results import mixture
 
 
-def tables(root: Path = exponents.RECORDS) -> dict[str, Documented]:
+def tables(root: Path = studied.RECORDS) -> dict[str, Documented]:
     """All of them, by the names that the page gives them; each says where its runs are of several versions."""
-    every = exponents.recorded(root)
+    every = studied.recorded(root)
     found = [study for study in every if study.whole]
     made = {
         "exponent-tally": exponents.tally(found),
