@@ -1,6 +1,8 @@
 """Reports: what the tables say of the runs, in words and in numbers, and how it compares with the paper."""
 
 import dataclasses
+import math
+import statistics
 
 import pytest
 from stored import ENVIRONMENT, HEAD, diverged, fill, load, records
@@ -179,6 +181,22 @@ def test_the_documentations_tables(results):
         found = documented.STUDIES[name](collect(study, results))
         assert len(found.rows) == len(study.arms)
         assert all(len(row) == len(found.header) for row in found.rows)
+
+
+def test_how_far_eight_bits_are_from_float32(results):
+    """In standard errors of the two means, each of its own number of sound runs, against the same p and optimizer."""
+    study = studies.load("eight-bit")
+    for run in study.runs():
+        narrow, small = "state_dtype" in run.config.hyper, run.config.workload == "digits-mlp"
+        score = run.config.seed + (80.0 if run.config.hyper["partial"] == 0.5 else 60.0) + 3 * narrow
+        lost = narrow and run.config.seed == 4
+        epochs = records(score, key="top1" if small else "perplexity")
+        results.write(run.config, "data", ENVIRONMENT, diverged() if lost else epochs)
+    table = documented.eight_bit(collect(study, results))
+    wide, narrow = [0, 1, 2, 3, 4], [3, 4, 5, 6]
+    error = math.sqrt(statistics.variance(wide) / 5 + statistics.variance(narrow) / 4)
+    away = (statistics.fmean(narrow) - statistics.fmean(wide)) / error
+    assert [row[3].endswith(f"({away:+.1f})") for row in table.rows] == [False, True, True] * 4
 
 
 def test_runs_that_never_ended_sound(tmp_path, results):

@@ -1,11 +1,13 @@
 """The choice among trials: by what, what it waits for, and where it says that the search was too narrow."""
 
+import dataclasses
 import math
 
 import pytest
 from reports import arm, result
 
 from benchmarks import studies
+from benchmarks.base.records import Epoch, Evaluation
 from benchmarks.base.store import Store
 from benchmarks.report import results
 from benchmarks.report.sections import choices
@@ -71,6 +73,17 @@ def test_a_trial_that_diverged_with_any_seed_loses(load, seed):
     best = [100.0, 100.0]
     best[seed] = math.nan
     tuned, _ = tuning.select(study, finished(study, [best, (2.0, 2.0), (1.0, 1.0), *[(5.0, 5.0)] * 3]))
+    assert tuned.arms[0].config.hyper["lr"] == 0.2
+
+
+def test_a_trial_that_its_last_step_ruined_loses(load):
+    """Its score is a number, its loss on what was held out is none: the report does not count it as sound either."""
+    study = load(TUNED)
+    trials = finished(study, [(100.0, 100.0), (2.0, 2.0), (1.0, 1.0), *[(5.0, 5.0)] * 3])
+    label = study.runs()[0].label
+    last = Epoch(epoch=3, test=Evaluation({"top1": 100.0, "loss": None}))
+    trials[label] = dataclasses.replace(trials[label], epochs=(last,))
+    tuned, _ = tuning.select(study, trials)
     assert tuned.arms[0].config.hyper["lr"] == 0.2
 
 

@@ -1,5 +1,6 @@
 """What the documentation shows of studies: a table in a few columns, with what is needed to repeat it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ def quick(report: Report) -> Documented:
 def eight_bit(report: Report) -> Documented:
     """State in 8 bits, and how far from float32 state its results are, in standard errors."""
     rows = []
-    wide = {_of(one): _ends(one) for one in report.series if "state_dtype" not in one.arm.config.hyper}
+    wide = {_but_state(one): _ends(one) for one in report.series if "state_dtype" not in one.arm.config.hyper}
     for one in report.series:
         config = one.arm.config
         param = torch.zeros(64, 32)
@@ -54,7 +55,7 @@ def eight_bit(report: Report) -> Documented:
         optimizer = optimizers.build(config.optimizer, [param], config.hyper, capturable=False)
         optimizer.step()
         cells = []
-        for end, reference, digits in zip(_ends(one), wide[_of(one)], (2, 4), strict=True):
+        for end, reference, digits in zip(_ends(one), wide[_but_state(one)], (2, 4), strict=True):
             error = (end.sd**2 / end.n + reference.sd**2 / reference.n) ** 0.5
             narrow = "state_dtype" in config.hyper and error > 0
             apart = f" ({(end.mean - reference.mean) / error:+.1f})" if narrow else ""
@@ -83,9 +84,11 @@ def state_bytes(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> float:
     return kept / param.numel()
 
 
-def _of(series: Series) -> tuple[str, str]:
-    """What it trains, and with which optimizer."""
-    return series.arm.config.subject, series.arm.config.optimizer
+def _but_state(series: Series) -> str:
+    """Its configuration without the type of its state."""
+    config = series.arm.config
+    hyper = {name: value for name, value in config.hyper.items() if name != "state_dtype"}
+    return repr(dataclasses.replace(config, hyper=hyper))
 
 
 def _ends(series: Series) -> tuple[Summary, Summary]:

@@ -21,7 +21,7 @@ from benchmarks.workloads.metrics import Metric
 
 RECORDS = Path(__file__).parents[2] / "results" / "cpu"
 PREFIX = "which-p-"
-CURVES = ("", "estimators", "matrices")  # the questions of which each estimator has an entry for every p
+_CURVES = ("", "estimators", "matrices")  # the questions of which each estimator has an entry for every p
 SHARES = [Fraction(n, 16) for n in (0, 1, 2, 4, 6, 8)]
 """The exponents that are asked of."""
 _Key = TypeVar("_Key", float, str)
@@ -57,7 +57,7 @@ class Entry:
     @property
     def edge(self) -> bool:
         """Whether that is the smallest or largest tried."""
-        return self.lr in (self.line.profile.lrs[0], self.line.profile.lrs[-1])
+        return self.line.profile.at_edge
 
     @property
     def metric(self) -> Metric:
@@ -184,7 +184,7 @@ def curves(found: Iterable[Study]) -> list[Choice]:
     """
     made: list[Choice] = []
     for study in found:
-        if study.question not in CURVES:
+        if study.question not in _CURVES:
             continue
         by_optimizer: dict[str, list[Entry]] = {}
         for entry in study.entries:
